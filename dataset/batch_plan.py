@@ -1,0 +1,257 @@
+"""The batch plan: what step t trains on, as a pure function of (data, seed, t).
+
+                      stages (curriculum)          corpus: chunks a context, prompts a context
+                              |                                    |
+    step t --> stage, step in the stage --> objective --> numbers of its units --> permutation of the epoch --> units
+
+A unit is what shares one encoding: a window of consecutive chunks to restate (understanding), or a context with up to
+`prompts_per_context` of its prompts (reasoning). Nothing else decides what is trained on, so any process at any time
+can ask for any step.
+"""
+
+import bisect
+import functools
+import hashlib
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from utils.common_utils import UserError
+
+Objective = Literal["understanding", "reasoning"]
+
+
+@dataclass
+class Stage:
+    """A part of the training with its own mixture and lengths."""
+
+    steps: int = 0
+    """Optimizer steps of this stage; 0, allowed in the last stage only: all that remain."""
+    reasoning_share: float = 0.5
+    """Share of the stage's steps that answer prompts; the others restate chunks. Spread evenly over the stage."""
+    min_window_chunks: int = 1
+    """Fewest consecutive chunks to restate."""
+    max_window_chunks: int = 4
+    """Most consecutive chunks to restate; drawn uniformly between the two."""
+    min_context_chunks: int = 1
+    """Fewest chunks of a context whose prompts are answered."""
+    max_context_chunks: int = 0
+    """Most chunks of a context whose prompts are answered; 0: no limit."""
+
+    def __post_init__(self):
+        if not 0 <= self.reasoning_share <= 1:
+            raise UserError(f"data.stages: reasoning_share={self.reasoning_share} must lie between 0 and 1")
+        if not 1 <= self.min_window_chunks <= self.max_window_chunks:
+            raise UserError(
+                f"data.stages: min_window_chunks={self.min_window_chunks} must be at least 1 and at most "
+                f"max_window_chunks={self.max_window_chunks}"
+            )
+        if self.steps < 0:
+            raise UserError(f"data.stages: steps={self.steps} must not be negative")
+        if self.min_context_chunks < 1 or 0 < self.max_context_chunks < self.min_context_chunks:
+            raise UserError(
+                f"data.stages: min_context_chunks={self.min_context_chunks} must be at least 1 and at most "
+                f"max_context_chunks={self.max_context_chunks}"
+            )
+
+
+@dataclass(frozen=True)
+class Unit:
+    """What shares one encoding: some chunks of a context and, for reasoning, the prompts asked about them."""
+
+    context: int
+    first_chunk: int
+    end_chunk: int
+    examples: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class PlannedBatch:
+    """The global batch of a step."""
+
+    step: int
+    objective: Objective
+    epoch: int
+    units: tuple[Unit, ...]
+
+
+class PseudoRandomPermutation:
+    """A permutation of range(n) that needs no memory: four Feistel rounds on just enough bits, walking cycles.
+
+    A value that falls outside range(n) is put through again until it falls inside (M. Luby and C. Rackoff, 1988, for the
+    rounds; J. Black and P. Rogaway, 2002, for the walk).
+    """
+
+    def __init__(self, n: int, *key: object):
+        self.n = n
+        self.half_bits = max(1, ((max(n, 2) - 1).bit_length() + 1) // 2)
+        digest = hashlib.blake2b(repr(key).encode(), digest_size=32).digest()
+        self.round_keys = np.frombuffer(digest, dtype=np.uint64)
+
+    def __call__(self, positions: np.ndarray) -> np.ndarray:
+        """Return the permutation's values at integer positions in [0, n)."""
+        values = self._rounds(np.asarray(positions, dtype=np.uint64))
+        while (outside := values >= self.n).any():
+            values[outside] = self._rounds(values[outside])
+        return values.astype(np.int64)
+
+    def _rounds(self, values: np.ndarray) -> np.ndarray:
+        bits, mask = np.uint64(self.half_bits), np.uint64((1 << self.half_bits) - 1)
+        left, right = values >> bits, values & mask
+        for key in self.round_keys:
+            mixed = (right ^ key) * np.uint64(0x9E3779B97F4A7C15)
+            mixed = (mixed ^ (mixed >> np.uint64(29))) * np.uint64(0xBF58476D1CE4E5B9)
+            left, right = right, left ^ ((mixed ^ (mixed >> np.uint64(32))) & mask)
+        return (left << bits) | right
+
+
+class BatchPlan:
+    """Plans the global batch of every step.
+
+    Args:
+        num_chunks: chunks of every context.
+        example_context: context of every example (prompt with its answer).
+        stages: the curriculum; the last stage lasts to the end.
+        seed: decides every choice.
+        understanding_batch_size: windows a step.
+        reasoning_batch_size: contexts a step.
+        prompts_per_context: most prompts answered from one encoding of a context.
+
+    Raises:
+        UserError: a stage asks for what the data do not hold.
+    """
+
+    def __init__(
+        self,
+        num_chunks: np.ndarray,
+        example_context: np.ndarray,
+        stages: Sequence[Stage],
+        seed: int,
+        understanding_batch_size: int,
+        reasoning_batch_size: int,
+        prompts_per_context: int = 1,
+    ):
+        if any(stage.steps == 0 for stage in stages[:-1]) or not stages:
+            raise UserError("data.stages: every stage but the last needs steps above 0, and there must be one")
+        self.num_chunks = np.asarray(num_chunks, dtype=np.int64)
+        self.chunk_ends = np.cumsum(self.num_chunks)
+        self.stages = list(stages)
+        self.stage_starts = list(itertools.accumulate((stage.steps for stage in stages[:-1]), initial=0))
+        self.seed = seed
+        self.batch_sizes = {"understanding": understanding_batch_size, "reasoning": reasoning_batch_size}
+        self.prompts_per_context = prompts_per_context
+        example_context = np.asarray(example_context, dtype=np.int64)
+        # Examples in the order of their contexts: those of context c lie between two neighbouring offsets.
+        self.examples_by_context = np.argsort(example_context, kind="stable")
+        self.example_offsets = np.searchsorted(
+            example_context[self.examples_by_context], np.arange(len(self.num_chunks) + 1)
+        )
+        for index in range(len(stages)):
+            self._check_stage(index)
+
+    def objective(self, step: int) -> Objective:
+        """Return the objective of a step: a stage's reasoning steps are spread evenly over it."""
+        stage, local = self._locate(step)
+        return "reasoning" if _whole(stage, local + 1) > _whole(stage, local) else "understanding"
+
+    def batch(self, step: int) -> PlannedBatch:
+        """Return the global batch of a step (counted from 0)."""
+        stage, local = self._locate(step)
+        objective = self.objective(step)
+        num_reasoning = _whole(stage, local)
+        earlier_steps = num_reasoning if objective == "reasoning" else local - num_reasoning
+        size = self.batch_sizes[objective]
+        positions = np.arange(earlier_steps * size, (earlier_steps + 1) * size)
+        stage_index = self._stage_index(step)
+        if objective == "understanding":
+            epoch, units = self._windows(stage_index, positions)
+        else:
+            epoch, units = self._prompts(stage_index, positions)
+        return PlannedBatch(step, objective, epoch, tuple(units))
+
+    def steps_in_epoch(self, objective: Objective) -> int:
+        """Return how many steps of an objective the first stage takes to go through its units once."""
+        total = int(self.chunk_ends[-1]) if objective == "understanding" else int(self._groups(0)[1][-1])
+        return -(-total // self.batch_sizes[objective])
+
+    def _locate(self, step: int) -> tuple[Stage, int]:
+        index = self._stage_index(step)
+        return self.stages[index], step - self.stage_starts[index]
+
+    def _stage_index(self, step: int) -> int:
+        return bisect.bisect_right(self.stage_starts, step) - 1
+
+    def _windows(self, stage_index: int, positions: np.ndarray) -> tuple[int, list[Unit]]:
+        """Every chunk of the corpus begins one window an epoch; one at a context's end reaches back instead."""
+        stage, total = self.stages[stage_index], int(self.chunk_ends[-1])
+        epochs, starts = self._permuted("understanding", stage_index, positions, total)
+        units = []
+        for position, chunk in zip(positions.tolist(), starts.tolist(), strict=True):
+            context = int(np.searchsorted(self.chunk_ends, chunk, side="right"))
+            num_chunks = int(self.num_chunks[context])
+            width = stage.min_window_chunks + _hashed(self.seed, stage_index, "window", position) % (
+                stage.max_window_chunks - stage.min_window_chunks + 1
+            )
+            width = min(width, num_chunks)
+            first = min(chunk - int(self.chunk_ends[context]) + num_chunks, num_chunks - width)
+            units.append(Unit(context, first, first + width))
+        return int(epochs[0]), units
+
+    def _prompts(self, stage_index: int, positions: np.ndarray) -> tuple[int, list[Unit]]:
+        """Every prompt of the stage's contexts is answered once an epoch, in groups that the epoch shuffles."""
+        contexts, group_ends = self._groups(stage_index)
+        epochs, groups = self._permuted("reasoning", stage_index, positions, int(group_ends[-1]))
+        units = []
+        for epoch, group in zip(epochs.tolist(), groups.tolist(), strict=True):
+            place = int(np.searchsorted(group_ends, group, side="right"))
+            context = int(contexts[place])
+            begin, end = self.example_offsets[context : context + 2]
+            first = (group - int(group_ends[place - 1] if place else 0)) * self.prompts_per_context
+            within = np.arange(first, min(first + self.prompts_per_context, int(end - begin)))
+            order = PseudoRandomPermutation(int(end - begin), self.seed, "prompts", epoch, context)
+            examples = self.examples_by_context[begin + order(within)]
+            units.append(Unit(context, 0, int(self.num_chunks[context]), tuple(examples.tolist())))
+        return int(epochs[0]), units
+
+    def _permuted(
+        self, objective: Objective, stage_index: int, positions: np.ndarray, total: int
+    ) -> tuple[np.ndarray, np.ndarray]:
+        epochs, places = positions // total, positions % total
+        values = np.empty_like(places)
+        for epoch in np.unique(epochs):
+            chosen = epochs == epoch
+            permutation = PseudoRandomPermutation(total, self.seed, objective, stage_index, int(epoch))
+            values[chosen] = permutation(places[chosen])
+        return epochs, values
+
+    @functools.lru_cache(maxsize=None)  # noqa: B019 - one entry a stage, and a plan lives as long as the run
+    def _groups(self, stage_index: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return the contexts of a reasoning stage and, running, how many groups of prompts they make."""
+        stage = self.stages[stage_index]
+        num_examples = np.diff(self.example_offsets)
+        most = stage.max_context_chunks or np.inf
+        contexts = np.flatnonzero(
+            (num_examples > 0) & (self.num_chunks >= stage.min_context_chunks) & (self.num_chunks <= most)
+        )
+        return contexts, np.cumsum(-(-num_examples[contexts] // self.prompts_per_context))
+
+    def _check_stage(self, index: int) -> None:
+        stage = self.stages[index]
+        if stage.reasoning_share > 0 and not len(self._groups(index)[0]):
+            most = stage.max_context_chunks or "any number of"
+            raise UserError(
+                f"data.stages[{index}]: no prompt in the data is about a context of {stage.min_context_chunks} to {most} "
+                "chunks; set reasoning_share to 0 or change the limits"
+            )
+
+
+def _whole(stage: Stage, local_step: int) -> int:
+    """Return how many of a stage's first steps are reasoning steps."""
+    return int(local_step * stage.reasoning_share + 1e-9)
+
+
+def _hashed(*key: object) -> int:
+    return int.from_bytes(hashlib.blake2b(repr(key).encode(), digest_size=8).digest(), "little")

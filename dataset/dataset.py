@@ -1,0 +1,146 @@
+"""The training data by step: a store, a batch plan and two tokenizers give what a process trains on at step t."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from torch.utils.data import Dataset
+
+from dataset.batch_plan import BatchPlan, Objective, Unit
+from dataset.collator import DecoderRow, MicroBatch, TokenizedUnit, collate
+from dataset.store import ChunkStore
+from utils.common_utils import UserError
+from utils.tokenization import ChunkTokenizer, PromptFormatter
+
+
+@dataclass(frozen=True)
+class RowLimits:
+    """What a decoder row may take."""
+
+    decoder_window: int
+    """Decoder positions of prompt, chunk tokens and answer together."""
+    max_answer_tokens: int
+    """Answer tokens trained on; the rest of a longer answer is left out and counted."""
+    num_chunk_tokens: int
+    """Chunk tokens a chunk becomes."""
+
+
+@dataclass
+class StepData:
+    """What one process trains on at one step, in the micro-batches it goes through."""
+
+    step: int
+    objective: Objective
+    epoch: int
+    micro_batches: list[MicroBatch]
+    counts: dict[str, int] = field(default_factory=dict)
+    """Units cut to fit: `truncated_answers`, `trimmed_contexts` (chunks beyond the decoder's window) and `split_chunks`
+    (longer than the encoder's window, so encoded as several)."""
+
+
+class StepDataset(Dataset):
+    """Maps a step to the `StepData` of one process.
+
+    The global batch's units are sorted by size and dealt to the processes in turn, so that each gets about the same
+    work, and each process cuts its share into micro-batches of similar size.
+
+    Args:
+        templates: prompt template by task, with `understanding` and `default`.
+        num_steps: length of the training, in optimizer steps.
+        micro_batch_size: units put through the model at once.
+
+    Raises:
+        UserError: a batch size cannot be shared by the processes.
+    """
+
+    def __init__(
+        self,
+        store: ChunkStore,
+        plan: BatchPlan,
+        chunk_tokenizer: ChunkTokenizer,
+        formatter: PromptFormatter,
+        templates: Mapping[str, str],
+        limits: RowLimits,
+        num_steps: int,
+        micro_batch_size: int,
+        process_index: int = 0,
+        num_processes: int = 1,
+    ):
+        for objective, size in plan.batch_sizes.items():
+            if size % num_processes:
+                raise UserError(
+                    f"data.{objective}_batch_size={size}: not divisible by the {num_processes} processes of this run"
+                )
+        self.store = store
+        self.plan = plan
+        self.chunk_tokenizer = chunk_tokenizer
+        self.formatter = formatter
+        self.templates = templates
+        self.limits = limits
+        self.num_steps = num_steps
+        self.micro_batch_size = micro_batch_size
+        self.process_index = process_index
+        self.num_processes = num_processes
+
+    def __len__(self) -> int:
+        return self.num_steps
+
+    def __getitem__(self, step: int) -> StepData:
+        batch = self.plan.batch(step)
+        counts = {"truncated_answers": 0, "trimmed_contexts": 0, "split_chunks": 0}
+        by_size = sorted(batch.units, key=lambda unit: unit.first_chunk - unit.end_chunk)
+        mine = [self._tokenize(unit, counts) for unit in by_size[self.process_index :: self.num_processes]]
+        mine.sort(key=lambda unit: max(row.length(len(unit.piece_ids)) for row in unit.rows))
+        micro_batches = [
+            collate(
+                mine[start : start + self.micro_batch_size],
+                self.limits.num_chunk_tokens,
+                self.chunk_tokenizer.tokenizer.pad_token_id,
+                self.formatter.tokenizer.pad_token_id,
+            )
+            for start in range(0, len(mine), self.micro_batch_size)
+        ]
+        return StepData(step, batch.objective, batch.epoch, micro_batches, counts)
+
+    def _tokenize(self, unit: Unit, counts: dict[str, int]) -> TokenizedUnit:
+        chunks = self.store.context_chunks(unit.context, unit.first_chunk, unit.end_chunk)
+        if unit.examples:
+            rows = [self._reasoning_row(index, counts) for index in unit.examples]
+        else:
+            rows = [self._understanding_row(unit, chunks, counts)]
+        piece_ids, pieces = self.chunk_tokenizer(chunks)
+        counts["split_chunks"] += sum(count > 1 for count in pieces)
+        return TokenizedUnit(self._fit(piece_ids, rows, counts), rows)
+
+    def _reasoning_row(self, index: int, counts: dict[str, int]) -> DecoderRow:
+        example = self.store.example(index)
+        template = self.templates.get(example.task, self.templates["default"])
+        prompt = self.formatter.prompt_ids(template, example.prompt)
+        return DecoderRow(prompt, self._answer_ids(example.answers[0], counts), example.id)
+
+    def _understanding_row(self, unit: Unit, chunks: list[str], counts: dict[str, int]) -> DecoderRow:
+        overlaps = self.store.chunk_overlaps(unit.context, unit.first_chunk, unit.end_chunk)
+        text = chunks[0] + "".join(
+            chunk[overlap:] for chunk, overlap in zip(chunks[1:], overlaps[1:], strict=True)
+        )
+        prompt = self.formatter.prompt_ids(self.templates["understanding"])
+        name = f"context {unit.context} chunks {unit.first_chunk}-{unit.end_chunk - 1}"
+        return DecoderRow(prompt, self._answer_ids(text, counts), name)
+
+    def _answer_ids(self, answer: str, counts: dict[str, int]) -> tuple[int, ...]:
+        answer_ids = self.formatter.answer_ids(answer)
+        if len(answer_ids) > self.limits.max_answer_tokens:
+            counts["truncated_answers"] += 1
+        return answer_ids[: self.limits.max_answer_tokens]
+
+    def _fit(self, piece_ids: list[list[int]], rows: list[DecoderRow], counts: dict[str, int]) -> list[list[int]]:
+        """Leave out the last chunks of a context that the decoder's window has no place for."""
+        longest = max(rows, key=lambda row: row.length(0))
+        room = (self.limits.decoder_window - longest.length(0)) // self.limits.num_chunk_tokens
+        if room < 1:
+            raise UserError(
+                f"{longest.example_id}: its prompt and answer take {longest.length(0)} decoder tokens and leave no room "
+                f"for a chunk in a window of {self.limits.decoder_window}; lower data.max_answer_tokens"
+            )
+        if len(piece_ids) > room:
+            counts["trimmed_contexts"] += 1
+        return piece_ids[:room]

@@ -1,0 +1,317 @@
+"""The chunk store: contexts, their chunks and their examples on disk, opened by memory map.
+
+    store folder/   manifest.json            options, counts, checksums, what was dropped
+                    contexts-00000.arrow     digest, text, and where its chunks begin and end     } a pair
+                    examples-00000.arrow     id, task, prompt, answers, meta, row of its context  } a bucket
+
+`preprocess/preshuffle_data_and_chunk.py` writes it and `docs/data_format.md` describes it. Chunks are byte ranges of
+the UTF-8 text, so that reading some of them touches nothing else of a context that may be megabytes long.
+"""
+
+import bisect
+import functools
+import hashlib
+import itertools
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+from tqdm import tqdm
+
+from utils.common_utils import UserError, read_json
+
+FORMAT_VERSION = 1
+MANIFEST_NAME = "manifest.json"
+MAKE_ONE = "make one with preprocess/preshuffle_data_and_chunk.py"
+
+CONTEXT_SCHEMA = pa.schema(
+    [
+        ("digest", pa.string()),
+        ("text", pa.large_string()),
+        ("chunk_starts", pa.list_(pa.int64())),
+        ("chunk_ends", pa.list_(pa.int64())),
+    ]
+)
+EXAMPLE_SCHEMA = pa.schema(
+    [
+        ("id", pa.string()),
+        ("task", pa.string()),
+        ("prompt", pa.large_string()),
+        ("answers", pa.list_(pa.large_string())),
+        ("meta", pa.large_string()),
+        ("context_row", pa.int64()),
+    ]
+)
+
+
+@dataclass(frozen=True)
+class Example:
+    """A prompt about a context, with its reference answers."""
+
+    id: str
+    task: str
+    prompt: str
+    answers: list[str]
+    """At least one; the first is the training target, all are scored."""
+    meta: dict
+    context_index: int
+
+
+def file_sha256(path: Path) -> str:
+    """Return the SHA-256 of a file in hex, read in pieces."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while piece := file.read(1 << 20):
+            digest.update(piece)
+    return digest.hexdigest()
+
+
+class _ArrowFile:
+    """One memory-mapped Arrow file, opened when it is first read."""
+
+    def __init__(self, path: Path, num_rows: int, schema: pa.Schema):
+        self.path = path
+        self.num_rows = num_rows
+        self.schema = schema
+
+    @functools.cached_property
+    def batches(self) -> list[pa.RecordBatch]:
+        try:
+            # The buffer keeps the map alive; closing the file frees its descriptor, of which a large store needs many.
+            with pa.memory_map(str(self.path)) as file:
+                reader = pa.ipc.open_file(file.read_buffer())
+            batches = [reader.get_batch(index) for index in range(reader.num_record_batches)]
+        except (pa.ArrowException, OSError) as error:
+            raise UserError(f"{self.path}: damaged ({error}); {MAKE_ONE}") from None
+        if reader.schema != self.schema or sum(batch.num_rows for batch in batches) != self.num_rows:
+            raise UserError(f"{self.path}: not the columns or rows its manifest promises; {MAKE_ONE}")
+        return batches
+
+    @functools.cached_property
+    def batch_ends(self) -> list[int]:
+        return list(itertools.accumulate(batch.num_rows for batch in self.batches))
+
+    def locate(self, row: int) -> tuple[int, int]:
+        """Return the record batch that holds a row of the file, and the row's number in it."""
+        index = bisect.bisect_right(self.batch_ends, row)
+        return index, row - (self.batch_ends[index - 1] if index else 0)
+
+
+class _ContextBatch:
+    """The columns of a record batch of contexts as views of the memory map."""
+
+    def __init__(self, batch: pa.RecordBatch):
+        self.digests = batch.column("digest")
+        _, offsets, data = batch.column("text").buffers()
+        self.text_offsets = np.frombuffer(offsets, dtype=np.int64)
+        self.data = memoryview(data)
+        starts, ends = batch.column("chunk_starts"), batch.column("chunk_ends")
+        self.list_offsets = starts.offsets.to_numpy()
+        self.starts = starts.values.to_numpy()
+        self.ends = ends.values.to_numpy()
+
+    def decode(self, row: int, start: int, end: int) -> str:
+        """Return bytes [start, end) of a context's text as a string."""
+        begin = int(self.text_offsets[row])
+        return str(self.data[begin + start : begin + end], "utf-8")
+
+    def chunk_bytes(self, row: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return where each chunk of a context starts and ends, in bytes of its text."""
+        first, last = self.list_offsets[row : row + 2]
+        return self.starts[first:last], self.ends[first:last]
+
+
+class _ContextFile(_ArrowFile):
+    """A memory-mapped file of contexts."""
+
+    @functools.cached_property
+    def views(self) -> list[_ContextBatch]:
+        return [_ContextBatch(batch) for batch in self.batches]
+
+    def view(self, row: int) -> tuple[_ContextBatch, int]:
+        index, batch_row = self.locate(row)
+        return self.views[index], batch_row
+
+
+class ChunkStore:
+    """One or several store folders, opened by memory map and numbered through as one.
+
+    Contexts are numbered 0 .. num_contexts - 1 and examples 0 .. num_examples - 1, both in the shuffled order of the
+    folders; examples of the same context are neighbours. Reading one costs a binary search, whatever the size of the
+    store. A pickled store is only its paths: whoever unpickles it maps the files anew.
+
+    Attributes:
+        folders: the store folders, in the order given.
+        manifests: their manifests, in the same order.
+        chunk_size, chunk_overlap: in characters; the same in all folders.
+        num_contexts, num_examples: over all folders.
+        fingerprint: hex digest of the manifests, and so of all content, in the order given.
+
+    Raises:
+        UserError: a folder is no store, a file of it is missing or has another size than its manifest says, or the
+            folders were chunked with different options.
+    """
+
+    def __init__(self, folders: Sequence[Path]):
+        if not folders:
+            raise UserError(f"no store folder given; {MAKE_ONE}")
+        self.folders = [Path(folder) for folder in folders]
+        self.manifests = [_read_manifest(folder) for folder in self.folders]
+        self.chunk_size, self.chunk_overlap = self._common_options()
+        digest = hashlib.blake2b(digest_size=16)
+        self._contexts: list[_ContextFile] = []
+        self._examples: list[_ArrowFile] = []
+        for folder, manifest in zip(self.folders, self.manifests, strict=True):
+            digest.update((folder / MANIFEST_NAME).read_bytes())
+            for entry in manifest["files"]:
+                _check_size(folder, entry)
+                if entry["kind"] == "contexts":
+                    self._contexts.append(_ContextFile(folder / entry["name"], entry["rows"], CONTEXT_SCHEMA))
+                else:
+                    self._examples.append(_ArrowFile(folder / entry["name"], entry["rows"], EXAMPLE_SCHEMA))
+        self.fingerprint = digest.hexdigest()
+        self._context_starts = [0, *itertools.accumulate(file.num_rows for file in self._contexts)]
+        self._example_starts = [0, *itertools.accumulate(file.num_rows for file in self._examples)]
+        self.num_contexts = self._context_starts[-1]
+        self.num_examples = self._example_starts[-1]
+
+    @classmethod
+    def open(cls, paths: str | Path | Sequence[str | Path]) -> "ChunkStore":
+        """Open one folder or several, such as the shards that several machines wrote."""
+        return cls([Path(paths)] if isinstance(paths, str | Path) else [Path(path) for path in paths])
+
+    def __reduce__(self):
+        return _reopen, (self.folders, self.fingerprint)
+
+    @functools.cached_property
+    def num_chunks(self) -> np.ndarray:
+        """Chunks of every context, int64 [num_contexts]; read from list offsets alone, not from the texts."""
+        counts = [np.diff(view.list_offsets) for file in self._contexts for view in file.views]
+        return np.concatenate(counts, dtype=np.int64) if counts else np.zeros(0, dtype=np.int64)
+
+    @functools.cached_property
+    def example_context(self) -> np.ndarray:
+        """Index of the context that every example asks about, int64 [num_examples], never decreasing."""
+        rows = [
+            batch.column("context_row").to_numpy() + start
+            for file, start in zip(self._examples, self._context_starts, strict=False)
+            for batch in file.batches
+        ]
+        return np.concatenate(rows) if rows else np.zeros(0, dtype=np.int64)
+
+    def context_digest(self, index: int) -> str:
+        """Return the BLAKE2b-128 of a context's UTF-8 text in hex."""
+        view, row = self._context(index)
+        return view.digests[row].as_py()
+
+    def context_text(self, index: int) -> str:
+        """Return a whole context, verbatim."""
+        view, row = self._context(index)
+        return view.decode(row, 0, int(view.text_offsets[row + 1] - view.text_offsets[row]))
+
+    def context_chunks(self, index: int, start: int = 0, end: int | None = None) -> list[str]:
+        """Return chunks [start:end] of a context, reading no others."""
+        view, row = self._context(index)
+        starts, ends = view.chunk_bytes(row)
+        spans = zip(starts[start:end].tolist(), ends[start:end].tolist(), strict=True)
+        return [view.decode(row, *span) for span in spans]
+
+    def chunk_overlaps(self, index: int, start: int = 0, end: int | None = None) -> list[int]:
+        """Return how many characters each of chunks [start:end] shares with the chunk before it in its context.
+
+        The first chunk of a context shares none. To rejoin a run of chunks, drop so many characters from the beginning
+        of each but the run's first.
+        """
+        view, row = self._context(index)
+        starts, ends = view.chunk_bytes(row)
+        previous_ends = np.concatenate([[0], ends[:-1]])
+        spans = zip(starts[start:end].tolist(), previous_ends[start:end].tolist(), strict=True)
+        return [len(view.decode(row, *span)) for span in spans]
+
+    def example(self, index: int) -> Example:
+        """Return an example; `meta` is decoded from its JSON."""
+        file_index, row = _locate(self._example_starts, index, "example")
+        batch_index, batch_row = self._examples[file_index].locate(row)
+        batch = self._examples[file_index].batches[batch_index]
+        values = {name: batch.column(name)[batch_row].as_py() for name in EXAMPLE_SCHEMA.names}
+        context_index = values.pop("context_row") + self._context_starts[file_index]
+        values["meta"] = json.loads(values["meta"])
+        return Example(**values, context_index=context_index)
+
+    def verify(self) -> None:
+        """Read every file and compare it with its manifest's SHA-256; shows a progress bar.
+
+        Raises:
+            UserError: names every file that differs.
+        """
+        entries = [
+            (folder, entry)
+            for folder, manifest in zip(self.folders, self.manifests, strict=True)
+            for entry in manifest["files"]
+        ]
+        damaged = []
+        total = sum(entry["bytes"] for _, entry in entries)
+        with tqdm(total=total, unit="B", unit_scale=True, desc="verify", disable=None) as progress:
+            for folder, entry in entries:
+                if file_sha256(folder / entry["name"]) != entry["sha256"]:
+                    damaged.append(str(folder / entry["name"]))
+                progress.update(entry["bytes"])
+        if damaged:
+            raise UserError(f"{', '.join(damaged)}: content differs from the manifest's checksum; {MAKE_ONE}")
+
+    def _context(self, index: int) -> tuple[_ContextBatch, int]:
+        file_index, row = _locate(self._context_starts, index, "context")
+        return self._contexts[file_index].view(row)
+
+    def _common_options(self) -> tuple[int, int]:
+        """Return the chunk size and overlap that all folders share."""
+        for name in ("chunk_size", "chunk_overlap"):
+            pairs = zip(self.folders, self.manifests, strict=True)
+            values = {manifest["options"][name]: folder for folder, manifest in pairs}
+            if len(values) > 1:
+                listed = ", ".join(f"{folder} has {value}" for value, folder in values.items())
+                raise UserError(f"stores with different {name} cannot be mixed: {listed}; chunk them alike")
+        options = self.manifests[0]["options"]
+        return options["chunk_size"], options["chunk_overlap"]
+
+
+def _reopen(folders: list[Path], fingerprint: str) -> ChunkStore:
+    store = ChunkStore(folders)
+    if store.fingerprint != fingerprint:
+        raise UserError(f"{', '.join(map(str, folders))}: the store was replaced while it was in use; start again")
+    return store
+
+
+def _locate(starts: list[int], index: int, what: str) -> tuple[int, int]:
+    """Return the file that holds a global index, and its row there."""
+    if not 0 <= index < starts[-1]:
+        raise IndexError(f"{what} {index}: the store has {starts[-1]}")
+    file_index = bisect.bisect_right(starts, index) - 1
+    return file_index, index - starts[file_index]
+
+
+def _read_manifest(folder: Path) -> dict:
+    path = folder / MANIFEST_NAME
+    if not path.is_file():
+        raise UserError(f"{folder}: not a store (it has no {MANIFEST_NAME}); {MAKE_ONE}")
+    manifest = read_json(path)
+    version = manifest.get("format_version") if isinstance(manifest, dict) else None
+    if version != FORMAT_VERSION:
+        raise UserError(f"{path}: format_version={version}, and this program reads {FORMAT_VERSION}; {MAKE_ONE}")
+    if missing := {"options", "files"} - manifest.keys():
+        raise UserError(f"{path}: damaged (it lacks {', '.join(sorted(missing))}); {MAKE_ONE}")
+    return manifest
+
+
+def _check_size(folder: Path, entry: dict) -> None:
+    path = folder / entry["name"]
+    if not path.is_file():
+        raise UserError(f"{path}: missing, though {MANIFEST_NAME} lists it; copy it again or {MAKE_ONE}")
+    if path.stat().st_size != entry["bytes"]:
+        raise UserError(
+            f"{path}: {path.stat().st_size:,} bytes, and {MANIFEST_NAME} says {entry['bytes']:,}; "
+            f"copy it again or {MAKE_ONE}"
+        )

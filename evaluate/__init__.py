@@ -1,0 +1,1 @@
+"""Metrics as pure functions, their aggregation with intervals, and the evaluation report."""

@@ -1,0 +1,154 @@
+"""The plots of the evaluation report: PNG files 1,000 pixels wide, drawn without a display."""
+
+import math
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from evaluate.predictions import MODEL_MODE
+from evaluate.training_log import OBJECTIVES, Curve
+
+# Okabe and Ito's palette: eight colours that colour-blind readers can tell apart.
+_COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999")
+_MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
+# With more lines than this in a panel, bands only hide the lines: the table has the intervals.
+_MAX_LINES_WITH_BANDS = 5
+_WIDTH_INCHES, _DPI = 10.0, 100
+
+
+def bucket_name(bucket: Sequence[int]) -> str:
+    """Write a bucket of numbers of chunks: `8`, or `8-15` for a range."""
+    low, high = bucket
+    return str(low) if low == high else f"{low}-{high}"
+
+
+def plot_score_by_chunks(path: Path, groups: Sequence[Mapping], label: str, title: str) -> None:
+    """Draw the score `label` (percent) against the number of chunks (log2), with bands for the 95 % intervals.
+
+    Groups without kinds make one panel with a line per mode; groups with several kinds make a panel per mode, side by
+    side on one scale, with a line per kind. More than five lines are drawn without bands, and the title says so.
+
+    Args:
+        groups: as the views `by_chunks` or `by_kind_chunks` of `evaluate.scoring.score_tasks`.
+    """
+    groups = [g for g in groups if g["group"]["chunks"] is not None and g["scores"][label]["value"] is not None]
+    modes = list(dict.fromkeys(g["group"]["mode"] for g in groups))
+    kinds = list(dict.fromkeys(g["group"].get("kind") for g in groups))
+    num_panels = len(modes) if len(kinds) > 1 else 1
+    figure = Figure(figsize=(_WIDTH_INCHES, 5.2), dpi=_DPI, layout="constrained")
+    panels = figure.subplots(1, num_panels, sharey=True, squeeze=False)[0]
+    lines = kinds if len(kinds) > 1 else modes
+    for panel_index, axes in enumerate(panels):
+        for line_index, name in enumerate(lines):
+            mode, kind = (modes[panel_index], name) if len(kinds) > 1 else (name, kinds[0])
+            line = [g for g in groups if (g["group"]["mode"], g["group"].get("kind")) == (mode, kind)]
+            _draw_line(axes, line, label, str(name), line_index, dashed=len(kinds) == 1 and mode != MODEL_MODE)
+            if len(lines) <= _MAX_LINES_WITH_BANDS:
+                _draw_band(axes, line, label, line_index)
+        if len(kinds) > 1:
+            axes.set_title(modes[panel_index])
+        _mark_chunk_axis(axes, [g["group"]["chunks"] for g in groups])
+    panels[0].set_ylabel(f"{label} (%)")
+    panels[0].set_ylim(0, max(1.0, panels[0].get_ylim()[1]))
+    # One legend below the panels: it never covers a line, however many kinds there are.
+    handles, labels = panels[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=min(len(labels), 4), frameon=False)
+    figure.suptitle(title if len(labels) <= _MAX_LINES_WITH_BANDS else f"{title} (intervals: see the table)")
+    _save(figure, path)
+
+
+def _draw_line(axes: Axes, groups: Sequence[Mapping], label: str, name: str, index: int, dashed: bool) -> None:
+    # The palette repeats after eight lines; the stroke then tells them apart.
+    stroke = "--" if dashed else ("-", ":", "-.")[index // len(_COLORS) % 3]
+    axes.plot(
+        [_position(g["group"]["chunks"]) for g in groups],
+        [g["scores"][label]["value"] for g in groups],
+        color=_COLORS[index % len(_COLORS)],
+        marker=_MARKERS[index % len(_MARKERS)],
+        linestyle=stroke,
+        label=name,
+        clip_on=False,
+        zorder=3,
+    )
+
+
+def _draw_band(axes: Axes, groups: Sequence[Mapping], label: str, index: int) -> None:
+    """Shade the 95 % interval of a line; a single point gets a bar, since a band would have no width."""
+    color = _COLORS[index % len(_COLORS)]
+    positions = [_position(g["group"]["chunks"]) for g in groups]
+    lows, highs = (
+        [math.nan if g["scores"][label][end] is None else g["scores"][label][end] for g in groups]
+        for end in ("low", "high")
+    )
+    if len(groups) == 1:
+        axes.vlines(positions, lows, highs, color=color, alpha=0.5)
+    else:
+        axes.fill_between(positions, lows, highs, color=color, alpha=0.12, linewidth=0)
+
+
+def _position(bucket: Sequence[int]) -> float:
+    """Return the place of a bucket on the log axis: its geometric middle, and 1/2 for contexts without a chunk."""
+    low, high = bucket
+    return math.sqrt(low * high) if low else 0.5
+
+
+def _mark_chunk_axis(axes: Axes, buckets: Sequence[Sequence[int]]) -> None:
+    axes.set_xscale("log", base=2)
+    names = {_position(bucket): bucket_name(bucket) for bucket in buckets}
+    # Names closer than a 20th of the axis would print over each other.
+    gap = math.log2(max(names) / min(names)) / 20
+    shown: list[float] = []
+    for position in sorted(names):
+        if not shown or math.log2(position / shown[-1]) >= gap:
+            shown.append(position)
+    axes.set_xticks(shown, [names[position] for position in shown], rotation=45 if len(shown) > 6 else 0)
+    axes.minorticks_off()
+    axes.set_xlabel("chunks in the context (log2 scale)")
+    axes.grid(alpha=0.3)
+
+
+def plot_training_curves(path: Path, curves: Mapping[tuple[str, str], Curve]) -> None:
+    """Draw the loss per objective over optimizer steps: train as a thin line, validation with markers, shuffled dashed.
+
+    Args:
+        curves: (split, objective) -> curve, as `read_training_curves` returns them; at least one.
+    """
+    objectives = [o for o in OBJECTIVES if any(objective == o for _, objective in curves)]
+    figure = Figure(figsize=(_WIDTH_INCHES, 4.8), dpi=_DPI, layout="constrained")
+    panels = figure.subplots(1, len(objectives), squeeze=False)[0]
+    handles: dict[str, object] = {}
+    for axes, objective in zip(panels, objectives, strict=True):
+        for split, color, style in (
+            ("train", "#56B4E9", {"linewidth": 0.9}),
+            ("validation", "#D55E00", {"marker": "o", "markersize": 5}),
+        ):
+            curve = curves.get((split, objective), Curve())
+            for points, suffix, line in (
+                (curve.points, "", "-"),
+                (curve.shuffled_points, ", another text's chunk tokens", "--"),
+            ):
+                if points:
+                    name = split + suffix
+                    (handles[name],) = axes.plot(
+                        list(points), list(points.values()), color=color, linestyle=line, label=name, **style
+                    )
+        axes.set_title(objective)
+        axes.set_xlabel("optimizer step")
+        axes.grid(alpha=0.3)
+    panels[0].set_ylabel("loss (nats a token)")
+    figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=2, frameon=False)
+    _save(figure, path)
+
+
+def _save(figure: Figure, path: Path) -> None:
+    """Write the figure under a temporary name and rename it, so that `path` is a whole picture or the former one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.tmp-{os.getpid()}")
+    try:
+        figure.savefig(temporary, format="png")
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -1,0 +1,99 @@
+"""The text encoder: chunks in, chunk tokens out, in micro-batches of bounded size.
+
+Shape suffixes: M chunks, m chunks of one micro-batch, L encoder tokens, K chunk tokens a chunk, h and d the widths of
+encoder and decoder.
+"""
+
+from collections.abc import Iterator
+
+import torch
+from torch import nn
+from torch.utils.checkpoint import checkpoint
+
+from model.pma import Adapter
+
+
+def plan_micro_batches(lengths_M: torch.Tensor, token_budget: int) -> Iterator[torch.Tensor]:
+    """Group chunks of similar length so that each group, padded to its longest, stays within a budget.
+
+    Args:
+        lengths_M: number of real tokens of every chunk.
+        token_budget: padded tokens a group may hold; a single longer chunk still makes a group of its own.
+
+    Yields:
+        Indices of the chunks of a group, longest chunks first.
+    """
+    order_M = torch.argsort(lengths_M, descending=True, stable=True)
+    lengths = lengths_M.tolist()
+    start = 0
+    while start < len(order_M):
+        longest = max(1, lengths[order_M[start]])
+        size = max(1, token_budget // longest)
+        yield order_M[start : start + size]
+        start += size
+
+
+class ChunkEncoder(nn.Module):
+    """A Hugging Face text encoder (with or without LoRA) followed by an adapter.
+
+    Args:
+        backbone: any encoder whose output has `last_hidden_state`.
+        adapter: maps hidden states [m, L, h] to chunk tokens [m, K, d].
+        token_budget: padded encoder tokens of one micro-batch; bounds the memory, changes nothing else.
+        recompute: in training, keep only the chunk tokens of each micro-batch and run its forward pass again in the
+            backward pass (the gradient caching of arXiv 2101.06983, here by activation checkpointing), so that memory
+            does not grow with the number of chunks.
+    """
+
+    def __init__(self, backbone: nn.Module, adapter: Adapter, token_budget: int, recompute: bool = False):
+        super().__init__()
+        self.backbone = backbone
+        self.adapter = adapter
+        self.token_budget = token_budget
+        self.recompute = recompute
+
+    def forward(self, chunk_ids_ML: torch.Tensor, chunk_mask_ML: torch.Tensor) -> torch.Tensor:
+        """Encode chunks.
+
+        Args:
+            chunk_ids_ML: token ids, padded on the right.
+            chunk_mask_ML: 1 (or True) on real tokens.
+
+        Returns:
+            Chunk tokens [M, K, d], in the order of the input.
+        """
+        lengths_M = chunk_mask_ML.sum(1)
+        parts, order = [], []
+        for index_m in plan_micro_batches(lengths_M, self.token_budget):
+            longest = int(lengths_M[index_m].max())
+            ids_mL, mask_mL = chunk_ids_ML[index_m, :longest], chunk_mask_ML[index_m, :longest]
+            if self.recompute and torch.is_grad_enabled():
+                parts.append(checkpoint(self._encode, ids_mL, mask_mL, use_reentrant=False))
+            else:
+                parts.append(self._encode(ids_mL, mask_mL))
+            order.append(index_m)
+        if not parts:
+            projection = self.adapter.projection
+            return projection.weight.new_zeros(0, self.adapter.num_chunk_tokens, projection.out_features)
+        inverse_M = torch.argsort(torch.cat(order))
+        return torch.cat(parts)[inverse_M]
+
+    def _encode(self, ids_mL: torch.Tensor, mask_mL: torch.Tensor) -> torch.Tensor:
+        return self.adapter(*self._hidden(ids_mL, mask_mL))
+
+    def _hidden(self, ids_mL: torch.Tensor, mask_mL: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        hidden_mLh = self.backbone(input_ids=ids_mL, attention_mask=mask_mL).last_hidden_state
+        return hidden_mLh, mask_mL.bool()
+
+    @torch.no_grad()
+    def pooled(self, chunk_ids_ML: torch.Tensor, chunk_mask_ML: torch.Tensor) -> torch.Tensor:
+        """Return the adapter's pooled vectors [M, K, h], before its projection; used to fit the projection."""
+        lengths_M = chunk_mask_ML.sum(1)
+        groups = list(plan_micro_batches(lengths_M, self.token_budget))
+        parts = []
+        for index_m in groups:
+            longest = int(lengths_M[index_m].max())
+            parts.append(
+                self.adapter.pool(*self._hidden(chunk_ids_ML[index_m, :longest], chunk_mask_ML[index_m, :longest]))
+            )
+        return torch.cat(parts)[torch.argsort(torch.cat(groups))]

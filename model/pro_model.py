@@ -1,0 +1,269 @@
+"""E2LLM: a text encoder and an adapter write chunk tokens, a decoder-only language model reads them.
+
+Shape suffixes: B decoder rows, M chunks in the whole batch, L encoder tokens a chunk, K chunk tokens a chunk, T decoder
+positions, d decoder width, S slots (places of chunk tokens in all rows), N labelled positions, V vocabulary.
+"""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+from peft.tuners.tuners_utils import BaseTunerLayer
+from torch import nn
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from model import checkpoint, generation
+from model.backbones import load_decoder, load_encoder, load_tokenizer
+from model.compute import ComputeConfig, ResolvedCompute, default_device
+from model.config import E2LLMConfig
+from model.encoder_model_bert import ChunkEncoder
+from model.pma import build_adapter
+from utils.common_utils import UserError
+from utils.tokenization import ChunkTokenizer, PromptFormatter, pad_chunks
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class LossOutput:
+    """Sums over the labelled positions of a batch, so that parts of a batch add up to the whole."""
+
+    loss_sum: torch.Tensor
+    """Scalar, sum of the negative log-likelihoods in nats; carries the gradient."""
+    num_tokens: int
+    """Labelled positions."""
+    num_correct: torch.Tensor
+    """Scalar, labelled positions where the likeliest token is the right one."""
+
+
+class E2LLM(nn.Module):
+    """The whole model. Build one with `from_backbones` (to train) or `from_pretrained` (a checkpoint)."""
+
+    def __init__(
+        self,
+        config: E2LLMConfig,
+        compute: ComputeConfig,
+        resolved: ResolvedCompute,
+        encoder: PreTrainedModel | PeftModel,
+        decoder: PreTrainedModel | PeftModel,
+        encoder_tokenizer: PreTrainedTokenizerBase,
+        decoder_tokenizer: PreTrainedTokenizerBase,
+    ):
+        super().__init__()
+        self.config = config
+        self.resolved_compute = resolved
+        self.decoder = decoder
+        embeddings = decoder.get_input_embeddings().weight
+        # Measured on a part of a large vocabulary: enough for a standard deviation.
+        self.embedding_std = embeddings[:20000].detach().float().std().item()
+        adapter = build_adapter(
+            config.adapter,
+            encoder.config.hidden_size,
+            embeddings.shape[1],
+            config.num_chunk_tokens,
+            self.embedding_std,
+            config.pma_heads,
+            config.pma_scaling,
+        )
+        self.chunk_encoder = ChunkEncoder(encoder, adapter, compute.encoder_token_budget, compute.recompute_chunks)
+        if compute.decoder_checkpointing:
+            decoder.gradient_checkpointing_enable({"use_reentrant": False})
+        self.encoder_tokenizer = encoder_tokenizer
+        self.decoder_tokenizer = decoder_tokenizer
+        self.formatter = PromptFormatter(decoder_tokenizer, config.use_chat_template)
+        self.chunk_tokenizer = ChunkTokenizer(encoder_tokenizer, self.encoder_window)
+
+    @classmethod
+    def from_backbones(
+        cls, config: E2LLMConfig, compute: ComputeConfig | None = None, device: torch.device | None = None
+    ) -> "E2LLM":
+        """Build a model from its pretrained backbones: LoRA at zero, the adapter at its start.
+
+        Raises:
+            UserError: a backbone is not found, or the config does not fit it.
+        """
+        compute = compute or ComputeConfig()
+        resolved = compute.resolve(device or default_device())
+        options = {"dtype": resolved.dtype, "attn_implementation": resolved.attn_implementation}
+        options["trust_remote_code"] = config.trust_remote_code
+        encoder = load_encoder(config.encoder, **options)
+        decoder = load_decoder(config.decoder, **options)
+        _set_dropout(encoder, config.encoder_dropout)
+        encoder.requires_grad_(False)
+        decoder.requires_grad_(False)
+        encoder = _add_lora(encoder, config, "encoder")
+        decoder = _add_lora(decoder, config, "decoder")
+        encoder_tokenizer = load_tokenizer(config.encoder, "model.encoder", config.trust_remote_code)
+        decoder_tokenizer = load_tokenizer(config.decoder, "model.decoder", config.trust_remote_code)
+        model = cls(config, compute, resolved, encoder, decoder, encoder_tokenizer, decoder_tokenizer)
+        return model.to(resolved.device)
+
+    @classmethod
+    def from_pretrained(
+        cls, path: str | Path, compute: ComputeConfig | None = None, device: str | torch.device | None = None
+    ) -> "E2LLM":
+        """Load a checkpoint or an export for inference; see `model.checkpoint.load_model`."""
+        return checkpoint.load_model(cls, path, compute, device)
+
+    def encode_context(self, text: str) -> generation.EncodedContext:
+        """Read a text of any length; see `model.generation.encode_context`."""
+        return generation.encode_context(self, text)
+
+    def generate(
+        self, prompts: Sequence[str], contexts: generation.EncodedContext | Sequence[generation.EncodedContext], **options
+    ) -> list[str]:
+        """Answer prompts about one context, or about one each; options as in `model.generation.generate`."""
+        return [answer.text for answer in generation.generate(self, prompts, contexts, **options)]
+
+    def merge_and_export(self, folder: str | Path) -> None:
+        """Fold both LoRAs in and write plain Hugging Face models; see `model.checkpoint.export_merged`."""
+        checkpoint.export_merged(self, folder)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the adapter lives, and the inputs must be."""
+        return self.chunk_encoder.adapter.projection.weight.device
+
+    @property
+    def encoder_window(self) -> int:
+        """Encoder tokens of the longest piece of a chunk, special tokens included."""
+        window = _window(self.chunk_encoder.backbone.config, self.encoder_tokenizer)
+        return min(self.config.encoder_max_tokens or window, window)
+
+    @property
+    def decoder_window(self) -> int:
+        """Decoder positions that prompt, chunk tokens and answer may take together."""
+        window = _window(self.decoder.config, self.decoder_tokenizer)
+        return min(self.config.decoder_max_tokens or window, window)
+
+    def forward(self, batch: dict[str, torch.Tensor], shuffle_chunk_tokens: bool = False) -> LossOutput:
+        """Compute the summed loss of a batch as `dataset.collator.collate` makes it.
+
+        Args:
+            batch: `chunk_ids`, `chunk_mask` [M, L]; `input_ids`, `attention_mask`, `position_ids`, `labels` [B, T] with
+                -100 where nothing is to be predicted; `slot_mask` [B, T], true in the slots; `slot_source` [S], for each
+                slot in row-major order its index among the M * K chunk tokens.
+            shuffle_chunk_tokens: give every slot the chunk token of another chunk: what is left of the loss is what the
+                decoder gets right without reading.
+        """
+        with self.resolved_compute.autocast():
+            chunk_tokens_MKd = self.chunk_encoder(batch["chunk_ids"], batch["chunk_mask"])
+            if shuffle_chunk_tokens:
+                chunk_tokens_MKd = chunk_tokens_MKd.roll(max(1, len(chunk_tokens_MKd) // 2), dims=0)
+            hidden_BTd = self.decoder_hidden(self.splice(batch, chunk_tokens_MKd), batch)
+            # Position t predicts token t + 1, and only positions with a label go through the language-model head.
+            labels_BT = batch["labels"][:, 1:]
+            labelled_BT = labels_BT != -100
+            labels_N = labels_BT[labelled_BT]
+            logits_NV = self.head(hidden_BTd[:, :-1][labelled_BT]).float()
+        loss_sum = nn.functional.cross_entropy(logits_NV, labels_N, reduction="sum")
+        num_correct = (logits_NV.detach().argmax(-1) == labels_N).sum()
+        return LossOutput(loss_sum, len(labels_N), num_correct)
+
+    def splice(self, batch: dict[str, torch.Tensor], chunk_tokens_MKd: torch.Tensor) -> torch.Tensor:
+        """Return the decoder's input embeddings [B, T, d] with the chunk tokens in their slots."""
+        embeddings_BTd = self.decoder.get_input_embeddings()(batch["input_ids"])
+        chunk_tokens_Sd = chunk_tokens_MKd.flatten(0, 1)[batch["slot_source"]]
+        return embeddings_BTd.masked_scatter(batch["slot_mask"].unsqueeze(-1), chunk_tokens_Sd.to(embeddings_BTd.dtype))
+
+    def decoder_hidden(self, embeddings_BTd: torch.Tensor, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+        """Run the decoder without its head; returns the last hidden states [B, T, d]."""
+        return self._causal_lm.get_decoder()(
+            inputs_embeds=embeddings_BTd,
+            attention_mask=batch["attention_mask"],
+            position_ids=batch["position_ids"],
+            use_cache=False,
+        ).last_hidden_state
+
+    def head(self, hidden_Nd: torch.Tensor) -> torch.Tensor:
+        """Return the logits [N, V] of hidden states, with the scaling some architectures put after their head."""
+        logits_NV = self._causal_lm.get_output_embeddings()(hidden_Nd)
+        config = self._causal_lm.config
+        if getattr(config, "logit_scale", None):  # Cohere
+            logits_NV = logits_NV * config.logit_scale
+        if getattr(config, "logits_scaling", None):  # Granite
+            logits_NV = logits_NV / config.logits_scaling
+        if getattr(config, "final_logit_softcapping", None):  # Gemma 2
+            logits_NV = torch.tanh(logits_NV / config.final_logit_softcapping) * config.final_logit_softcapping
+        return logits_NV
+
+    @property
+    def _causal_lm(self) -> PreTrainedModel:
+        return self.decoder.get_base_model() if isinstance(self.decoder, PeftModel) else self.decoder
+
+    @torch.no_grad()
+    def fit_projection(self, texts: list[str], ridge: float) -> float:
+        """Start the adapter's projection in closed form (`Adapter.fit_projection`) from pieces of real text.
+
+        Each text maps to the mean of the decoder's input embeddings of its tokens.
+
+        Returns:
+            The share of the targets' variance that the fitted map explains.
+        """
+        piece_ids, pieces = self.chunk_tokenizer(texts)
+        whole = [text for text, count in zip(texts, pieces, strict=True) if count == 1]
+        piece_ids = [ids for ids, count in zip(piece_ids, _repeat(pieces), strict=True) if count == 1]
+        if len(whole) < 2:
+            raise UserError("adapter_init.texts: fewer than two chunks fit the encoder's window; lower the chunk size")
+        chunk_ids, chunk_mask = pad_chunks(piece_ids, self.encoder_tokenizer.pad_token_id)
+        embedding = self.decoder.get_input_embeddings()
+        with self.resolved_compute.autocast():
+            pooled_MKh = self.chunk_encoder.pooled(chunk_ids.to(self.device), chunk_mask.to(self.device))
+        means = []
+        for text in whole:
+            ids = self.decoder_tokenizer(text, add_special_tokens=False, return_tensors="pt")["input_ids"][0]
+            means.append(embedding(ids.to(self.device)).float().mean(0))
+        target_Md = torch.stack(means)
+        num_seeds = pooled_MKh.shape[1]
+        return self.chunk_encoder.adapter.fit_projection(
+            pooled_MKh.float().flatten(0, 1),
+            target_Md.repeat_interleave(num_seeds, dim=0),
+            ridge=ridge,
+            target_std=self.embedding_std,
+        )
+
+
+def _repeat(counts: list[int]) -> list[int]:
+    return [count for count in counts for _ in range(count)]
+
+
+def _window(config, tokenizer: PreTrainedTokenizerBase) -> int:
+    window = getattr(config, "max_position_embeddings", None) or tokenizer.model_max_length
+    if config.model_type in {"roberta", "xlm-roberta"}:
+        window -= config.pad_token_id + 1  # their positions start after the padding id
+    return min(window, tokenizer.model_max_length)
+
+
+def _set_dropout(backbone: nn.Module, probability: float) -> None:
+    for module in backbone.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = probability
+
+
+def _add_lora(backbone: PreTrainedModel, config: E2LLMConfig, side: str) -> PreTrainedModel | PeftModel:
+    rank = getattr(config, f"{side}_lora_rank")
+    if rank == 0:
+        return backbone
+    targets = getattr(config, f"{side}_lora_targets")
+    if not targets:
+        raise UserError(
+            f"model.{side}_lora_targets: empty, and model.{side}_lora_rank={rank}; name the linear layers for model type "
+            f"{backbone.config.model_type!r} here or in configs/lora_modules.json"
+        )
+    lora = LoraConfig(r=rank, lora_alpha=config.lora_alpha, lora_dropout=config.lora_dropout, target_modules=targets)
+    try:
+        peft_model = get_peft_model(backbone, lora)
+    except ValueError as error:
+        linear = sorted({name.rpartition(".")[2] for name, m in backbone.named_modules() if isinstance(m, nn.Linear)})
+        raise UserError(
+            f"model.{side}_lora_targets={targets}: not in this {backbone.config.model_type} model, whose linear layers are "
+            f"called {linear}"
+        ) from error
+    for module in peft_model.modules():
+        # Autocast brings LoRA's matrices to the format of the activations; PEFT would copy the activations to float32.
+        if isinstance(module, BaseTunerLayer):
+            module.cast_input_dtype_enabled = False
+    return peft_model

@@ -1,0 +1,1 @@
+"""Training: every option, and the trainer."""

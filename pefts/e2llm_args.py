@@ -1,0 +1,271 @@
+"""Every option of training and evaluation, as dataclasses; `utils.config_parsing` reads them.
+
+The options of a part stand where the part is (`model.config`, `model.compute`, `dataset.batch_plan`), since those packages
+import nothing from here; this module adds the rest and puts them together.
+"""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from dataset.batch_plan import Stage
+from model.compute import ComputeConfig
+from model.config import E2LLMConfig
+from utils.config_parsing import require
+
+
+@dataclass
+class AdapterInitConfig:
+    """How the adapter's projection starts."""
+
+    method: Literal["random", "ridge"] = "random"
+    """`random`: at the spread of the decoder's embeddings. `ridge`: in closed form, by ridge regression from the pooled
+    chunks to the mean of the decoder's input embeddings of their tokens."""
+    num_texts: int = 6000
+    """Chunks of the training data that the regression is fitted on."""
+    ridge: float = 0.02
+    """Regulariser of the regression, per chunk."""
+
+    def __post_init__(self):
+        require(self.num_texts >= 2, "adapter_init.num_texts", self.num_texts, "must be at least 2")
+        require(self.ridge > 0, "adapter_init.ridge", self.ridge, "must be above 0")
+
+
+@dataclass
+class DataConfig:
+    """What is trained on."""
+
+    train: list[str]
+    """Stores made by preprocess/preshuffle_data_and_chunk.py."""
+    validation: list[str] = field(default_factory=list)
+    """Stores of held-out data; empty: no validation, and the last checkpoint counts as the best."""
+    prompt_files: dict[str, str] = field(default_factory=dict)
+    """Prompt template file of each task, of `understanding` and of `default`."""
+    understanding_batch_size: int = 32
+    """Windows of chunks restated in one optimizer step, over all processes."""
+    reasoning_batch_size: int = 32
+    """Contexts whose prompts are answered in one optimizer step, over all processes."""
+    prompts_per_context: int = 1
+    """Most prompts answered from one encoding of a context."""
+    micro_batch_size: int = 8
+    """Windows or contexts that one process puts through the model at once; changes memory, not the result."""
+    max_answer_tokens: int = 1024
+    """Answer tokens trained on; what a longer answer has more is left out and counted."""
+    stages: list[Stage] = field(default_factory=lambda: [Stage()])
+    """The curriculum, one stage after another."""
+    num_workers: int = 1
+    """Background processes that prepare batches; 0: in the training process itself."""
+    num_validation_batches: int = 8
+    """Batches of each objective in a validation, always the same ones."""
+
+    def __post_init__(self):
+        at_least_one = ("understanding_batch_size", "reasoning_batch_size", "prompts_per_context", "micro_batch_size")
+        for key in (*at_least_one, "max_answer_tokens", "num_validation_batches"):
+            require(getattr(self, key) >= 1, f"data.{key}", getattr(self, key), "must be at least 1")
+        require(self.num_workers >= 0, "data.num_workers", self.num_workers, "must not be negative")
+        require(len(self.train) > 0, "data.train", self.train, "name at least one store")
+
+
+@dataclass
+class OptimConfig:
+    """AdamW and its schedule, counted in optimizer steps."""
+
+    learning_rate: float = 1e-4
+    """Peak learning rate of both LoRAs."""
+    adapter_learning_rate: float = 1e-4
+    """Peak learning rate of the adapter."""
+    weight_decay: float = 0.01
+    """AdamW's decay of weight matrices; norms, biases and seeds have none."""
+    beta1: float = 0.9
+    """AdamW's decay of the gradient's running mean."""
+    beta2: float = 0.999
+    """AdamW's decay of the squared gradient's running mean."""
+    eps: float = 1e-8
+    """AdamW's epsilon."""
+    max_grad_norm: float = 1.0
+    """Gradients are scaled down to this norm, taken over all trained parameters."""
+    num_warmup_steps: int = 100
+    """Steps in which the learning rates rise from zero to their peak."""
+    schedule: Literal["cosine", "linear", "constant"] = "cosine"
+    """How the learning rates fall after the warm-up."""
+    final_learning_rate_ratio: float = 0.0
+    """Learning rates at the last step, as a share of their peak."""
+
+    def __post_init__(self):
+        for key in ("learning_rate", "adapter_learning_rate", "eps", "max_grad_norm"):
+            require(getattr(self, key) > 0, f"optim.{key}", getattr(self, key), "must be above 0")
+        for key in ("beta1", "beta2"):
+            require(0 <= getattr(self, key) < 1, f"optim.{key}", getattr(self, key), "must lie in [0, 1)")
+        require(self.weight_decay >= 0, "optim.weight_decay", self.weight_decay, "must not be negative")
+        require(self.num_warmup_steps >= 0, "optim.num_warmup_steps", self.num_warmup_steps, "must not be negative")
+        ratio = self.final_learning_rate_ratio
+        require(0 <= ratio <= 1, "optim.final_learning_rate_ratio", ratio, "must lie between 0 and 1")
+
+
+@dataclass
+class LoggingConfig:
+    """What is written down, and how often."""
+
+    every: int = 10
+    """Steps between two lines of the training log."""
+    shuffled_loss: bool = True
+    """At every logged step compute the same loss under shuffled chunk tokens too: if the two are equal, the decoder does
+    not read the chunk tokens."""
+    tensorboard: bool = True
+    """Write TensorBoard files."""
+    wandb_project: str | None = None
+    """Report to this Weights & Biases project too (needs `pip install wandb`)."""
+
+    def __post_init__(self):
+        require(self.every >= 1, "logging.every", self.every, "must be at least 1")
+
+
+@dataclass
+class CheckpointConfig:
+    """When checkpoints are written and which are kept, when the model is validated and when it has learned enough."""
+
+    save_every: int = 500
+    """Steps between two checkpoints; the last step is always saved."""
+    validate_every: int = 500
+    """Steps between two validations; the last step is always validated."""
+    keep_last: int = 2
+    """Newest checkpoints kept; the best one is kept besides."""
+    early_stopping_patience: int = 0
+    """Validations without a better loss before the training stops; 0: never."""
+
+    def __post_init__(self):
+        for key in ("save_every", "validate_every", "keep_last"):
+            require(getattr(self, key) >= 1, f"checkpoint.{key}", getattr(self, key), "must be at least 1")
+        patience = self.early_stopping_patience
+        require(patience >= 0, "checkpoint.early_stopping_patience", patience, "must not be negative")
+
+
+@dataclass
+class TrainConfig:
+    """A training run."""
+
+    output_dir: str
+    """Folder of the run: config, logs, checkpoints."""
+    model: E2LLMConfig
+    """What the model is made of."""
+    data: DataConfig
+    """What is trained on."""
+    num_steps: int
+    """Optimizer steps in all."""
+    seed: int = 0
+    """Decides the order of the data, the start of the adapter and LoRA, and dropout."""
+    resume: str = "auto"
+    """`auto`: continue from the newest complete checkpoint of output_dir, if there is one; `none`: start anew, which a
+    folder with checkpoints refuses; or the path of a checkpoint."""
+    lora_modules: str = "configs/lora_modules.json"
+    """File with the linear layers that get LoRA, by side and model type."""
+    compute: ComputeConfig = field(default_factory=ComputeConfig)
+    """How the model is computed."""
+    adapter_init: AdapterInitConfig = field(default_factory=AdapterInitConfig)
+    """How the adapter's projection starts."""
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    """The optimizer."""
+    logging: LoggingConfig = field(default_factory=LoggingConfig)
+    """What is written down."""
+    checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
+    """Checkpoints and validation."""
+
+    def __post_init__(self):
+        require(self.num_steps >= 1, "num_steps", self.num_steps, "must be at least 1")
+        require(bool(self.output_dir), "output_dir", repr(self.output_dir), "name a folder")
+        staged = sum(stage.steps for stage in self.data.stages[:-1])
+        require(
+            staged < self.num_steps or len(self.data.stages) == 1,
+            "num_steps",
+            self.num_steps,
+            f"the stages before the last take {staged} steps, so the last would never begin",
+        )
+
+
+@dataclass
+class EvalTask:
+    """A set of prompts to answer and score."""
+
+    name: str
+    """Name in the report."""
+    data: list[str]
+    """Stores made by preprocess/preshuffle_data_and_chunk.py with the model's chunk size."""
+    metrics: list[str]
+    """Metrics of `evaluate.scoring.METRICS`; the first is the one shown by length."""
+    max_new_tokens: int = 64
+    """Tokens an answer may take."""
+    prompt_file: str | None = None
+    """Prompt template instead of the one the model was trained with for the examples' task."""
+    max_contexts: int = 0
+    """Contexts to take, from the beginning of the stores; 0: all."""
+
+    def __post_init__(self):
+        require(self.max_new_tokens >= 1, "tasks: max_new_tokens", self.max_new_tokens, "must be at least 1")
+        require(self.max_contexts >= 0, "tasks: max_contexts", self.max_contexts, "must not be negative")
+        require(len(self.metrics) > 0, "tasks: metrics", self.metrics, "name at least one")
+
+
+@dataclass
+class ReconstructionConfig:
+    """How well the decoder restates held-out chunks, with its own chunk tokens and with those of other chunks."""
+
+    data: list[str] = field(default_factory=list)
+    """Stores; empty: not measured."""
+    windows: list[int] = field(default_factory=lambda: [1, 2])
+    """Numbers of consecutive chunks to restate."""
+    num_windows: int = 64
+    """Windows measured of each number."""
+
+    def __post_init__(self):
+        require(all(w >= 1 for w in self.windows), "reconstruction.windows", self.windows, "must be at least 1")
+        require(self.num_windows >= 1, "reconstruction.num_windows", self.num_windows, "must be at least 1")
+
+
+@dataclass
+class SamplingConfig:
+    """How answers are drawn."""
+
+    do_sample: bool = False
+    """Draw from the distribution; otherwise the likeliest token is taken each time."""
+    temperature: float = 1.0
+    """Divides the logits before drawing."""
+    top_p: float = 1.0
+    """Draw from the likeliest tokens that together have this probability."""
+    num_beams: int = 1
+    """Beams of a beam search."""
+    seed: int = 0
+    """Seed of the drawing; each batch gets its own from it, so an interrupted evaluation continues the same."""
+
+    def __post_init__(self):
+        require(self.temperature > 0, "sampling.temperature", self.temperature, "must be above 0")
+        require(0 < self.top_p <= 1, "sampling.top_p", self.top_p, "must lie in (0, 1]")
+        require(self.num_beams >= 1, "sampling.num_beams", self.num_beams, "must be at least 1")
+
+
+@dataclass
+class EvalConfig:
+    """An evaluation."""
+
+    checkpoint: str
+    """Checkpoint folder, such as outputs/RUN/checkpoints/best, or an export."""
+    output_dir: str
+    """Folder for predictions.jsonl, metrics.json, report.md and plots."""
+    tasks: list[EvalTask]
+    """What to answer and score."""
+    modes: list[Literal["model", "closed_book"]] = field(default_factory=lambda: ["model"])
+    """`model`: with the context; `closed_book`: the same model given the prompt alone."""
+    batch_size: int = 16
+    """Prompts answered at once."""
+    overwrite: bool = False
+    """Start anew in a folder that holds the predictions of another configuration."""
+    reconstruction: ReconstructionConfig = field(default_factory=ReconstructionConfig)
+    """Restating held-out chunks."""
+    sampling: SamplingConfig = field(default_factory=SamplingConfig)
+    """How answers are drawn."""
+    compute: ComputeConfig = field(default_factory=ComputeConfig)
+    """How the model is computed; dtype auto means float32 on a processor here."""
+
+    def __post_init__(self):
+        require(self.batch_size >= 1, "batch_size", self.batch_size, "must be at least 1")
+        names = [task.name for task in self.tasks]
+        require(len(set(names)) == len(names), "tasks", names, "two tasks have the same name")
+        require(len(self.modes) > 0, "modes", self.modes, "name at least one")

@@ -1,0 +1,143 @@
+"""What a run writes down: train.log, metrics.jsonl, TensorBoard, Weights & Biases, and sums between two log lines."""
+
+import dataclasses
+import json
+import logging
+import resource
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+from tqdm import tqdm
+
+from pefts.e2llm_args import TrainConfig
+
+METRICS_FILE = "metrics.jsonl"
+
+
+class _TqdmHandler(logging.StreamHandler):
+    """Prints above the progress bar instead of through it."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        tqdm.write(self.format(record), file=sys.stderr)
+
+
+def set_up_logging(log_file: Path | None, is_main_process: bool) -> None:
+    """Send the project's messages to the terminal and, from the main process, to a file; others print warnings alone."""
+    handlers: list[logging.Handler] = [_TqdmHandler()]
+    if log_file is not None and is_main_process:
+        handlers.append(logging.FileHandler(log_file, encoding="utf-8"))
+    formatter = logging.Formatter("%(asctime)s %(levelname)s %(message)s", datefmt="%H:%M:%S")
+    root = logging.getLogger()
+    for handler in root.handlers[:]:
+        root.removeHandler(handler)
+    for handler in handlers:
+        handler.setFormatter(formatter)
+        root.addHandler(handler)
+    root.setLevel(logging.WARNING)
+    for package in ("model", "dataset", "pefts", "utils", "__main__"):
+        logging.getLogger(package).setLevel(logging.INFO if is_main_process else logging.WARNING)
+
+
+@dataclass
+class Sums:
+    """Token-weighted sums of one objective; those of several steps or processes add up."""
+
+    loss: float = 0.0
+    correct: int = 0
+    labels: int = 0
+    shuffled_loss: float = 0.0
+    shuffled_labels: int = 0
+    context_tokens: int = 0
+    decoder_tokens: int = 0
+    seconds: float = 0.0
+    truncated_answers: int = 0
+    trimmed_contexts: int = 0
+    split_chunks: int = 0
+
+    def add(self, other: "Sums") -> None:
+        """Add another's sums to these."""
+        for key, value in vars(other).items():
+            setattr(self, key, getattr(self, key) + value)
+
+    def metrics(self) -> dict[str, float]:
+        """Return the means, and what was cut if anything was."""
+        values = {"loss": self.loss / max(1, self.labels), "token_accuracy": self.correct / max(1, self.labels)}
+        if self.shuffled_labels:
+            values["shuffled_loss"] = self.shuffled_loss / self.shuffled_labels
+        if self.seconds:
+            values["context_tokens_per_second"] = self.context_tokens / self.seconds
+            values["decoder_tokens_per_second"] = self.decoder_tokens / self.seconds
+        cut = {key: getattr(self, key) for key in ("truncated_answers", "trimmed_contexts", "split_chunks")}
+        return values | {key: count for key, count in cut.items() if count}
+
+
+@dataclass
+class LogWindow:
+    """What has been summed since the last log line, by objective; saved with a checkpoint."""
+
+    sums: dict[str, Sums] = field(default_factory=dict)
+
+    def of(self, objective: str) -> Sums:
+        """Return the sums of an objective, at zero the first time."""
+        return self.sums.setdefault(objective, Sums())
+
+    def state(self) -> dict[str, dict]:
+        """Return it as plain data."""
+        return {objective: vars(sums) for objective, sums in self.sums.items()}
+
+    @classmethod
+    def from_state(cls, state: dict[str, dict]) -> "LogWindow":
+        """Make a window of what `state` returned."""
+        return cls({objective: Sums(**values) for objective, values in state.items()})
+
+
+class RunLog:
+    """Writes metrics from the main process to metrics.jsonl, TensorBoard and W&B."""
+
+    def __init__(self, accelerator: Accelerator, config: TrainConfig, first_step: int):
+        self.accelerator = accelerator
+        self.path = Path(config.output_dir) / METRICS_FILE
+        if accelerator.is_main_process:
+            drop_metrics_after(self.path, first_step)
+        if accelerator.log_with:
+            accelerator.init_trackers(
+                config.logging.wandb_project or "tensorboard",
+                config={"config": json.dumps(dataclasses.asdict(config))},
+                # What a killed run logged after its last checkpoint is logged again.
+                init_kwargs={"tensorboard": {"purge_step": first_step + 1}},
+            )
+
+    def write(self, step: int, split: str, objective: str, metrics: dict[str, float]) -> None:
+        """Write one line of metrics."""
+        if not self.accelerator.is_main_process:
+            return
+        line = {"step": step, "split": split, "objective": objective, **metrics}
+        with open(self.path, "a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+        if self.accelerator.log_with:
+            self.accelerator.log({f"{split}/{objective}/{key}": value for key, value in metrics.items()}, step=step)
+
+
+def drop_metrics_after(path: Path, step: int) -> None:
+    """Cut metrics.jsonl back to a step, as a run that continues from its checkpoint will write the rest again."""
+    if not path.exists():
+        return
+    kept = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            if json.loads(line)["step"] <= step:
+                kept.append(line + "\n")
+        except json.JSONDecodeError:
+            break  # the half line of a killed process
+    path.write_text("".join(kept), encoding="utf-8")
+
+
+def peak_memory_gib(device: torch.device) -> float:
+    """Return the most memory this process has held: on its GPU, or resident on the processor."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**30
+    kilobytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return kilobytes / 2**20 if sys.platform != "darwin" else kilobytes / 2**30

@@ -1,0 +1,233 @@
+"""From a config to a trainer ready to run: model, data, optimizer, and the state of the checkpoint to continue from."""
+
+import dataclasses
+import json
+import logging
+import platform
+import subprocess
+from importlib import metadata
+from pathlib import Path
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from accelerate.utils import set_seed
+
+from dataset.batch_plan import BatchPlan, PseudoRandomPermutation, Stage
+from dataset.dataset import RowLimits, StepDataset
+from dataset.store import ChunkStore
+from model.backbones import load_config
+from model.checkpoint import load_weights, read_config, verify_manifest
+from model.config import E2LLMConfig
+from model.pro_model import E2LLM
+from pefts.checkpoints import RunCheckpoints, read_trainer_state
+from pefts.e2llm_args import TrainConfig
+from pefts.e2llm_trainer import Trainer
+from pefts.optimizer import build_optimizer, restore_optimizer
+from utils.common_utils import UserError, atomic_write_text, read_json
+
+logger = logging.getLogger(__name__)
+
+CONFIG_FILE = "config.json"
+PACKAGES = ("torch", "transformers", "accelerate", "peft", "tokenizers", "safetensors", "numpy", "pyarrow")
+
+
+def build_trainer(config: TrainConfig, accelerator: Accelerator) -> Trainer:
+    """Build everything a run needs and put it in the state it continues from.
+
+    Raises:
+        UserError: the config does not fit the data, the backbones or the checkpoint.
+    """
+    checkpoint = find_checkpoint(config)
+    train_store = open_store(config.data.train, "data.train", config.model)
+    validation_store = open_store(config.data.validation, "data.validation", config.model)
+    complete_model_config(config)
+    if checkpoint:
+        check_same_model(config.model, checkpoint)
+    set_seed(config.seed)
+    model = E2LLM.from_backbones(config.model, config.compute, accelerator.device)
+    optimizer = build_optimizer(model, config.optim)
+    train_data, validation_data = build_datasets(config, model, train_store, validation_store, accelerator)
+    if checkpoint:
+        load_weights(model, checkpoint)
+    elif config.adapter_init.method == "ridge":
+        texts = sample_chunks(train_store, config.adapter_init.num_texts, config.seed)
+        logger.info("fitting the adapter's projection on %d chunks", len(texts))
+        explained = model.fit_projection(texts, config.adapter_init.ridge)
+        logger.info("the projection explains %.0f %% of the variance of the chunks' mean embeddings", 100 * explained)
+    trainer = Trainer(
+        accelerator, config, model, optimizer, train_data, validation_data, data_fingerprint=train_store.fingerprint
+    )
+    if checkpoint:
+        state, tensors = read_trainer_state(checkpoint)
+        missing = restore_optimizer(model, optimizer, tensors)
+        if missing:
+            raise UserError(f"{checkpoint}: the optimizer's state lacks {len(missing)} parameters, e.g. {missing[0]}")
+        trainer.restore(state)
+        logger.info("continuing from %s", checkpoint)
+    _describe(model, train_store, config)
+    return trainer
+
+
+def find_checkpoint(config: TrainConfig) -> Path | None:
+    """Return the checkpoint to continue from, as `resume` says."""
+    checkpoints = RunCheckpoints(Path(config.output_dir) / "checkpoints", config.checkpoint.keep_last)
+    if config.resume == "auto":
+        return checkpoints.newest_complete()
+    if config.resume == "none":
+        if checkpoints.steps():
+            raise UserError(
+                f"resume=none: {checkpoints.folder} holds checkpoints already; remove them, choose another output_dir, "
+                "or continue with --resume auto"
+            )
+        return None
+    path = Path(config.resume)
+    if not path.is_dir():
+        raise UserError(f"resume={config.resume!r}: no such folder; use auto, none or a checkpoint's path")
+    verify_manifest(path)
+    return path
+
+
+def open_store(paths: list[str], key: str, model: E2LLMConfig) -> ChunkStore | None:
+    """Open stores and check that they were chunked as the model's config says."""
+    if not paths:
+        return None
+    store = ChunkStore.open(paths)
+    for option in ("chunk_size", "chunk_overlap"):
+        if getattr(store, option) != getattr(model, option):
+            raise UserError(
+                f"model.{option}={getattr(model, option)}: the store {key}={paths} was made with "
+                f"{option}={getattr(store, option)}; set it to that or chunk the data anew"
+            )
+    return store
+
+
+def complete_model_config(config: TrainConfig) -> None:
+    """Fill in what the model config takes from files: prompt templates and the layers that get LoRA."""
+    for task, file in config.data.prompt_files.items():
+        try:
+            config.model.templates[task] = Path(file).read_text(encoding="utf-8").rstrip("\n")
+        except OSError as error:
+            raise UserError(f"data.prompt_files.{task}={file!r}: {error.strerror}") from None
+    config.model = dataclasses.replace(config.model)  # checks the templates
+    modules = read_json(Path(config.lora_modules))
+    for side in ("encoder", "decoder"):
+        key = f"{side}_lora_targets"
+        if getattr(config.model, f"{side}_lora_rank") and not getattr(config.model, key):
+            model_type = load_config(config.model, side).model_type
+            if model_type not in modules.get(side, {}):
+                raise UserError(
+                    f"{config.lora_modules}: no entry {side}.{model_type}; add one, or name the layers in model.{key}"
+                )
+            setattr(config.model, key, modules[side][model_type])
+
+
+def check_same_model(config: E2LLMConfig, checkpoint: Path) -> None:
+    """Refuse to continue a checkpoint with a model of another make."""
+    saved = read_config(checkpoint)
+    differing = [item.name for item in dataclasses.fields(saved) if getattr(saved, item.name) != getattr(config, item.name)]
+    if differing:
+        text = "; ".join(f"model.{key}: saved {getattr(saved, key)!r}, now {getattr(config, key)!r}" for key in differing)
+        raise UserError(f"{checkpoint} is of another model ({text}); restore these options or use another output_dir")
+
+
+def build_datasets(
+    config: TrainConfig,
+    model: E2LLM,
+    train_store: ChunkStore,
+    validation_store: ChunkStore | None,
+    accelerator: Accelerator,
+) -> tuple[StepDataset, dict[str, StepDataset]]:
+    """Build the training data and, by objective, the validation data with the lengths of the last stage."""
+    limits = RowLimits(model.decoder_window, config.data.max_answer_tokens, config.model.num_chunk_tokens)
+
+    def dataset(store: ChunkStore, stages: list[Stage], seed: int, num_steps: int) -> StepDataset:
+        plan = BatchPlan(
+            store.num_chunks,
+            store.example_context,
+            stages,
+            seed,
+            config.data.understanding_batch_size,
+            config.data.reasoning_batch_size,
+            config.data.prompts_per_context,
+        )
+        return StepDataset(
+            store,
+            plan,
+            model.chunk_tokenizer,
+            model.formatter,
+            config.model.templates,
+            limits,
+            num_steps,
+            config.data.micro_batch_size,
+            accelerator.process_index,
+            accelerator.num_processes,
+        )
+
+    train_data = dataset(train_store, config.data.stages, config.seed, config.num_steps)
+    validation_data = {}
+    if validation_store:
+        last = config.data.stages[-1]
+        shares = {"understanding": 0.0, "reasoning": 1.0}
+        trained = {train_data.plan.objective(step) for step in range(config.num_steps)}
+        for objective in sorted(trained):
+            stage = dataclasses.replace(last, steps=0, reasoning_share=shares[objective])
+            # The seed is fixed: two runs are compared on the same batches.
+            data = dataset(validation_store, [stage], 0, config.data.num_validation_batches)
+            data.num_steps = min(data.num_steps, data.plan.steps_in_epoch(objective))
+            validation_data[objective] = data
+    return train_data, validation_data
+
+
+def sample_chunks(store: ChunkStore, count: int, seed: int) -> list[str]:
+    """Draw chunks evenly from all contexts of a store."""
+    ends = np.cumsum(store.num_chunks)
+    total = int(ends[-1])
+    chosen = PseudoRandomPermutation(total, seed, "adapter_init")(np.arange(min(count, total)))
+    contexts = np.searchsorted(ends, chosen, side="right")
+    firsts = chosen - (ends[contexts] - store.num_chunks[contexts])
+    return [
+        store.context_chunks(context, first, first + 1)[0]
+        for context, first in zip(contexts.tolist(), firsts.tolist(), strict=True)
+    ]
+
+
+def write_config(config: TrainConfig) -> None:
+    """Write every resolved option, the versions and the git revision to config.json of the run."""
+    revision = subprocess.run(
+        ["git", "describe", "--always", "--dirty"],
+        cwd=Path(__file__).parent,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    content = {
+        "config": dataclasses.asdict(config),
+        "versions": {"python": platform.python_version()} | {name: metadata.version(name) for name in PACKAGES},
+        "git_revision": revision.stdout.strip() or None,
+    }
+    atomic_write_text(Path(config.output_dir) / CONFIG_FILE, json.dumps(content, indent=2) + "\n")
+
+
+def _describe(model: E2LLM, store: ChunkStore, config: TrainConfig) -> None:
+    trained = {"adapter": 0, "LoRA": 0}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            trained["LoRA" if "lora_" in name else "adapter"] += parameter.numel()
+    frozen = sum(parameter.numel() for parameter in model.parameters() if not parameter.requires_grad)
+    logger.info(
+        "trained: %.2f M in the adapter, %.2f M in LoRA; frozen: %.1f M",
+        trained["adapter"] / 1e6,
+        trained["LoRA"] / 1e6,
+        frozen / 1e6,
+    )
+    logger.info(
+        "data: %d contexts, %d chunks, %d prompts; %d steps of %d windows or %d contexts; threads: %d",
+        store.num_contexts,
+        int(store.num_chunks.sum()),
+        store.num_examples,
+        config.num_steps,
+        config.data.understanding_batch_size,
+        config.data.reasoning_batch_size,
+        torch.get_num_threads(),
+    )

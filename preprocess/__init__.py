@@ -1,0 +1,1 @@
+"""Converters, generators and the chunking of corpora into a store."""

@@ -1,0 +1,82 @@
+"""The chunk encoder: micro-batches, order, padding and recomputation change nothing."""
+
+import pytest
+import torch
+
+from model.encoder_model_bert import plan_micro_batches
+from tests.conftest import build_model, corpus
+from utils.tokenization import ChunkTokenizer, pad_chunks
+
+
+def encoded_chunks(model, count: int = 11):
+    """Token ids and mask of chunks of different lengths."""
+    texts = [" ".join(corpus()[: 1 + index % 3]) for index in range(count)]
+    piece_ids, pieces = model.chunk_tokenizer(texts)
+    assert pieces == [1] * count
+    assert len({len(ids) for ids in piece_ids}) > 2
+    return pad_chunks(piece_ids, model.encoder_tokenizer.pad_token_id)
+
+
+def test_micro_batches_stay_within_the_budget_and_hold_every_chunk_once():
+    lengths = torch.tensor([5, 90, 7, 7, 30, 1, 64, 12])
+    groups = list(plan_micro_batches(lengths, 64))
+    assert sorted(torch.cat(groups).tolist()) == list(range(8))
+    for group in groups:
+        assert len(group) * lengths[group].max() <= 64 or len(group) == 1
+    assert len(groups) < 8
+
+
+def test_budget_order_and_padding_change_nothing(model):
+    ids, mask = encoded_chunks(model)
+    with torch.no_grad():
+        expected = model.chunk_encoder(ids, mask)
+        assert expected.shape == (11, 1, 48)
+        for budget in (1, 40, 100):
+            model.chunk_encoder.token_budget = budget
+            torch.testing.assert_close(model.chunk_encoder(ids, mask), expected, atol=1e-6, rtol=1e-5)
+        order = torch.randperm(11)
+        torch.testing.assert_close(model.chunk_encoder(ids[order], mask[order]), expected[order], atol=1e-6, rtol=1e-5)
+        wider = torch.nn.functional.pad(ids, (0, 7)), torch.nn.functional.pad(mask, (0, 7))
+        torch.testing.assert_close(model.chunk_encoder(*wider), expected, atol=1e-6, rtol=1e-5)
+    assert expected.std(dim=0).max() > 1e-3, "all chunks encode to the same vector, so order could not matter"
+
+
+def test_no_chunks_encode_to_nothing(model):
+    empty = torch.zeros(0, 1, dtype=torch.long)
+    assert model.chunk_encoder(empty, empty).shape == (0, 1, 48)
+
+
+def test_recomputation_gives_the_same_gradients(model_config):
+    gradients = []
+    for recompute in (False, True):
+        model = build_model(model_config, recompute_chunks=recompute, encoder_token_budget=40).train()
+        ids, mask = encoded_chunks(model)
+        torch.manual_seed(3)
+        weights = torch.randn(11, 1, 48)
+        (model.chunk_encoder(ids, mask) * weights).sum().backward()
+        gradients.append({n: p.grad for n, p in model.chunk_encoder.named_parameters() if p.grad is not None})
+    assert gradients[0].keys() == gradients[1].keys()
+    assert any("lora_A" in name for name in gradients[0]) and "adapter.seeds" in gradients[0]
+    for name, gradient in gradients[0].items():
+        torch.testing.assert_close(gradients[1][name], gradient, atol=1e-6, rtol=1e-5)
+
+
+def test_an_overlong_chunk_is_split_not_cut(model):
+    tokenizer = model.encoder_tokenizer
+    text = " ".join(corpus()[:4])
+    content = tokenizer(text, add_special_tokens=False)["input_ids"]
+    piece_ids, pieces = ChunkTokenizer(tokenizer, 12)([text, "Ada"])
+    assert pieces == [-(-len(content) // 10), 1]
+    joined = [token for ids in piece_ids[:-1] for token in ids[1:-1]]
+    assert joined == content
+    assert all(len(ids) <= 12 and ids[0] == tokenizer.cls_token_id for ids in piece_ids)
+
+
+@pytest.mark.parametrize("adapter", ["first_token_mlp", "mean_mlp"])
+def test_other_adapters_train(model_config, adapter):
+    model_config.adapter = adapter
+    model = build_model(model_config).train()
+    ids, mask = encoded_chunks(model)
+    model.chunk_encoder(ids, mask).square().sum().backward()
+    for name, parameter in model.chunk_encoder.adapter.named_parameters():
+        assert parameter.grad is not None and parameter.grad.abs().sum() > 0, f"no gradient reached {name}"

@@ -1,0 +1,115 @@
+"""The adapters against plain formulas and invariances."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from model.pma import MLPAdapter, PMAdapter
+from utils.common_utils import UserError
+
+
+def randomised(adapter: nn.Module) -> nn.Module:
+    """Give every parameter a value that matters, so that no term of the formula hides at its start."""
+    torch.manual_seed(1)
+    for parameter in adapter.parameters():
+        nn.init.normal_(parameter, std=0.3)
+    return adapter
+
+
+def reference_pool(adapter: PMAdapter, hidden_Lh: torch.Tensor, scaling: str) -> torch.Tensor:
+    """The formula of the Set Transformer for one unpadded chunk, head by head and query by query."""
+    width, heads = hidden_Lh.shape[1], adapter.num_heads
+    size = width // heads
+    divisor = math.sqrt(size if scaling == "head" else width)
+    queries, keys, values = adapter.query(adapter.seeds), adapter.key(hidden_Lh), adapter.value(hidden_Lh)
+    rows = []
+    for seed, query in zip(adapter.seeds, queries, strict=True):
+        parts = []
+        for head in range(heads):
+            part = slice(head * size, (head + 1) * size)
+            scores = torch.stack([query[part] @ key[part] for key in keys]) / divisor
+            weights = scores.exp() / scores.exp().sum()
+            parts.append(sum(weight * value[part] for weight, value in zip(weights, values, strict=True)))
+        inner = adapter.norm0(seed + adapter.output(torch.cat(parts)))
+        rows.append(adapter.norm1(inner + torch.relu(inner @ adapter.feed_forward.weight.T + adapter.feed_forward.bias)))
+    return torch.stack(rows)
+
+
+@pytest.mark.parametrize("scaling", ["head", "model"])
+@pytest.mark.parametrize("num_seeds", [1, 3])
+def test_pma_agrees_with_the_formula(scaling, num_seeds):
+    adapter = randomised(PMAdapter(24, 16, num_seeds, 0.1, num_heads=4, scaling=scaling)).double()
+    hidden = torch.randn(5, 9, 24, dtype=torch.float64)
+    lengths = [9, 1, 4, 7, 2]
+    mask = torch.arange(9) < torch.tensor(lengths)[:, None]
+    pooled = adapter.pool(hidden, mask)
+    assert pooled.shape == (5, num_seeds, 24)
+    for chunk, length in enumerate(lengths):
+        expected = reference_pool(adapter, hidden[chunk, :length], scaling)
+        torch.testing.assert_close(pooled[chunk], expected, atol=1e-6, rtol=0)  # its softmax is in float32
+
+
+def test_the_two_scalings_differ():
+    first, second = (randomised(PMAdapter(24, 16, 1, 0.1, num_heads=4, scaling=s)) for s in ("head", "model"))
+    hidden, mask = torch.randn(2, 5, 24), torch.ones(2, 5, dtype=torch.bool)
+    assert not torch.allclose(first.pool(hidden, mask), second.pool(hidden, mask), atol=1e-4)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+def test_padding_says_nothing_and_all_padding_is_finite(dtype):
+    adapter = PMAdapter(24, 16, 2, 0.1, num_heads=4).to(dtype)
+    hidden, mask = torch.randn(3, 6, 24).to(dtype), torch.zeros(3, 6, dtype=torch.bool)
+    mask[1, :2] = mask[2, :5] = True
+    tokens = adapter(hidden, mask)
+    assert torch.isfinite(tokens).all()
+    changed = hidden.clone()
+    changed[~mask] = 30.0
+    torch.testing.assert_close(adapter(changed, mask), tokens)
+
+
+@pytest.mark.parametrize("summary", ["first_token", "mean"])
+def test_mlp_adapters_ignore_padding(summary):
+    adapter = randomised(MLPAdapter(24, 16, 1, 0.1, summary))
+    hidden, mask = torch.randn(2, 6, 24), torch.tensor([[True] * 6, [True] * 3 + [False] * 3])
+    tokens = adapter(hidden, mask)
+    assert tokens.shape == (2, 1, 16)
+    alone = adapter(hidden[1:, :3], mask[1:, :3])
+    torch.testing.assert_close(tokens[1:], alone)
+    changed = hidden.clone()
+    changed[1, 1] += 1.0
+    moved = (adapter(changed, mask)[1] - tokens[1]).abs().max()
+    assert (moved > 1e-4) == (summary == "mean")
+
+
+def test_projection_starts_at_the_spread_of_the_embeddings():
+    torch.manual_seed(0)
+    adapter = PMAdapter(96, 64, 1, embedding_std=0.07)
+    tokens = adapter(torch.randn(200, 5, 96), torch.ones(200, 5, dtype=torch.bool))
+    assert tokens.std().item() == pytest.approx(0.07, rel=0.1)
+
+
+def test_fit_projection_is_ridge_regression():
+    torch.manual_seed(0)
+    adapter = PMAdapter(8, 6, 1, 0.1, num_heads=2)
+    pooled, target = torch.randn(300, 8) + 3, torch.randn(300, 6)
+    target += pooled @ torch.randn(8, 6)
+    explained = adapter.fit_projection(pooled, target, ridge=0.05, target_std=0.2)
+    centred, wanted = pooled - pooled.mean(0), target - target.mean(0)
+    # The same problem as least squares with the penalty as extra rows.
+    stacked = torch.cat([centred, math.sqrt(0.05 * 300) * torch.eye(8)])
+    solution = torch.linalg.lstsq(stacked, torch.cat([wanted, torch.zeros(8, 6)])).solution
+    fitted = centred @ solution
+    output = adapter.projection(pooled)
+    torch.testing.assert_close(output.mean(0), target.mean(0), atol=1e-4, rtol=0)
+    torch.testing.assert_close(output - output.mean(0), fitted * (0.2 / fitted.std()), atol=1e-4, rtol=0)
+    assert explained == pytest.approx(1 - ((wanted - fitted) ** 2).sum().item() / (wanted**2).sum().item(), abs=1e-4)
+    assert explained > 0.5
+
+
+def test_impossible_adapters_are_refused():
+    with pytest.raises(UserError, match=r"model.pma_heads=7: .*24.*\[1, 2, 3, 4, 6, 8, 12, 24\]"):
+        PMAdapter(24, 16, 1, 0.1, num_heads=7)
+    with pytest.raises(UserError, match="model.num_chunk_tokens=2"):
+        MLPAdapter(24, 16, 2, 0.1, "mean")

@@ -1,0 +1,163 @@
+"""The model's loss against a plain computation, and what must not change it."""
+
+import dataclasses
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, CohereConfig, Gemma2Config, GraniteConfig
+
+from dataset.collator import DecoderRow, TokenizedUnit, collate
+from model.compute import ComputeConfig
+from model.pro_model import E2LLM
+from tests.conftest import build_model, corpus
+from utils.common_utils import UserError
+
+
+def make_units(model, sizes=(1, 3, 2)) -> list[TokenizedUnit]:
+    """Units of different numbers of chunks; the second has two prompts on one encoding."""
+    texts, units = iter(corpus()), []
+    for index, size in enumerate(sizes):
+        piece_ids, _ = model.chunk_tokenizer([next(texts) for _ in range(size)])
+        rows = []
+        for prompt in ["Who?", "Where does Ada live?"][: 1 + (index == 1)]:
+            ids = model.formatter.prompt_ids(model.config.template("default"), prompt)
+            rows.append(DecoderRow(ids, model.formatter.answer_ids("Oslo since 1950" + " Rome" * index), f"e{index}"))
+        units.append(TokenizedUnit(piece_ids, rows))
+    return units
+
+
+def batch_of(model, units):
+    pads = (model.encoder_tokenizer.pad_token_id, model.decoder_tokenizer.pad_token_id)
+    return collate(units, model.config.num_chunk_tokens, *pads)
+
+
+def plain_loss(model, unit: TokenizedUnit, row: DecoderRow) -> tuple[float, int]:
+    """One row by itself through the decoder's own forward pass with its own loss, nothing padded."""
+    tokens = []
+    for piece in unit.piece_ids:
+        ids = torch.tensor([piece])
+        hidden = model.chunk_encoder.backbone(input_ids=ids).last_hidden_state
+        tokens.append(model.chunk_encoder.adapter(hidden, torch.ones_like(ids, dtype=torch.bool))[0])
+    embed = model.decoder.get_input_embeddings()
+    prefix, suffix, answer = (
+        torch.tensor(ids) for ids in (row.prompt.prefix_ids, row.prompt.suffix_ids, row.answer_ids)
+    )
+    inputs = torch.cat([embed(prefix), *tokens, embed(suffix), embed(answer)])[None]
+    labels = torch.full(inputs.shape[:2], -100)
+    labels[0, -len(answer) :] = answer
+    return model.decoder(inputs_embeds=inputs, labels=labels).loss.item() * len(answer), len(answer)
+
+
+@pytest.mark.parametrize("num_chunk_tokens", [1, 3])
+def test_loss_is_that_of_the_plain_decoder(model_config, num_chunk_tokens):
+    model = build_model(dataclasses.replace(model_config, num_chunk_tokens=num_chunk_tokens)).eval()
+    units = make_units(model)
+    with torch.no_grad():
+        output = model(batch_of(model, units).tensors)
+        expected = [plain_loss(model, unit, row) for unit in units for row in unit.rows]
+    assert len(expected) == 4
+    assert output.num_tokens == sum(count for _, count in expected)
+    assert output.loss_sum.item() == pytest.approx(sum(loss for loss, _ in expected), rel=1e-5)
+
+
+def test_loss_and_gradient_do_not_depend_on_the_split(model_config):
+    results = []
+    for split in (3, 1):
+        model = build_model(model_config).train()
+        units = make_units(model)
+        total = sum(batch_of(model, [unit]).num_labels for unit in units)
+        loss = 0.0
+        for start in range(0, len(units), split):
+            output = model(batch_of(model, units[start : start + split]).tensors)
+            (output.loss_sum / total).backward()
+            loss += output.loss_sum.item() / total
+        results.append((loss, {n: p.grad for n, p in model.named_parameters() if p.requires_grad}))
+    assert results[0][0] == pytest.approx(results[1][0], rel=1e-5)
+    for name, gradient in results[0][1].items():
+        assert gradient is not None and gradient.abs().sum() > 0, f"no gradient reached {name}"
+        torch.testing.assert_close(results[1][1][name], gradient, atol=1e-5, rtol=1e-3)
+
+
+def test_order_of_contexts_changes_nothing(model):
+    units = make_units(model)
+    with torch.no_grad():
+        forward = model(batch_of(model, units).tensors)
+        backward = model(batch_of(model, units[::-1]).tensors)
+    assert forward.loss_sum.item() == pytest.approx(backward.loss_sum.item(), rel=1e-5)
+
+
+def test_shuffled_chunk_tokens_change_the_loss(model):
+    batch = batch_of(model, make_units(model)).tensors
+    with torch.no_grad():
+        true, shuffled = model(batch), model(batch, shuffle_chunk_tokens=True)
+    assert true.loss_sum.item() != pytest.approx(shuffled.loss_sum.item(), rel=1e-4)
+    assert true.num_tokens == shuffled.num_tokens
+
+
+def test_only_lora_and_adapter_are_trained(model):
+    for name, parameter in model.named_parameters():
+        assert parameter.requires_grad == ("lora_" in name or "chunk_encoder.adapter" in name), name
+
+
+@pytest.mark.parametrize("side", ["encoder", "decoder"])
+def test_rank_zero_freezes_a_side(model_config, side):
+    model = build_model(dataclasses.replace(model_config, **{f"{side}_lora_rank": 0}))
+    part = model.chunk_encoder.backbone if side == "encoder" else model.decoder
+    assert not any(parameter.requires_grad for parameter in part.parameters())
+    assert any("lora_" in name for name, _ in model.named_parameters())
+
+
+def test_bfloat16_is_close_to_float32_and_keeps_trained_weights_in_float32(model_config):
+    losses = []
+    for dtype, attention in (("float32", "sdpa"), ("bfloat16", "eager")):
+        model = build_model(model_config, dtype=dtype, attn_implementation=attention).eval()
+        assert all(p.dtype == torch.float32 for p in model.parameters() if p.requires_grad)
+        with torch.no_grad():
+            output = model(batch_of(model, make_units(model)).tensors)
+        losses.append(output.loss_sum.item() / output.num_tokens)
+    assert losses[0] == pytest.approx(losses[1], rel=0.02)
+
+
+TOY = {
+    "vocab_size": 60,
+    "hidden_size": 32,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "intermediate_size": 48,
+}
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        Gemma2Config(**TOY, head_dim=8, final_logit_softcapping=0.5),
+        CohereConfig(**TOY, logit_scale=0.3),
+        GraniteConfig(**TOY, logits_scaling=4.0),
+    ],
+    ids=lambda config: config.model_type,
+)
+def test_logits_follow_the_architecture(model, config):
+    torch.manual_seed(0)
+    decoder = AutoModelForCausalLM.from_config(config).eval()
+    model.decoder = decoder
+    ids = torch.arange(12)[None]
+    with torch.no_grad():
+        hidden = decoder.get_decoder()(input_ids=ids).last_hidden_state
+        torch.testing.assert_close(model.head(hidden[0]), decoder(input_ids=ids).logits[0])
+
+
+def test_unknown_lora_layers_are_named(model_config):
+    model_config.decoder_lora_targets = ["q_prj"]
+    with pytest.raises(UserError, match=r"model.decoder_lora_targets=\['q_prj'\].*q_proj"):
+        E2LLM.from_backbones(model_config, ComputeConfig(dtype="float32"))
+
+
+def test_missing_backbones_are_named(model_config):
+    for reference, message in (
+        ("/no/such/folder", r"model.encoder='/no/such/folder': no such file or folder"),
+        ("package:no_such_package/model", "no_such_package' is not installed"),
+        ("package:torch/no_such_folder", "the package 'torch' has no 'no_such_folder'"),
+    ):
+        with pytest.raises(UserError, match=message):
+            E2LLM.from_backbones(dataclasses.replace(model_config, encoder=reference), ComputeConfig(dtype="float32"))

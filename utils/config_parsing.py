@@ -1,0 +1,102 @@
+"""Reading a config: defaults, a JSON file, the command line; every mistake named, with a suggestion."""
+
+import dataclasses
+import json
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TypeVar, get_args
+
+from jsonargparse import ArgumentError, ArgumentParser, set_parsing_settings
+
+from utils.common_utils import UserError, closest
+
+Config = TypeVar("Config")
+
+
+def require(condition: bool, key: str, value: object, rule: str) -> None:
+    """Raise a `UserError` naming a config key and its value unless a condition holds."""
+    if not condition:
+        raise UserError(f"{key}={value}: {rule}")
+
+
+def parse_config(config_class: type[Config], arguments: Sequence[str] | None = None, description: str = "") -> Config:
+    """Read a config: defaults, then `--config FILE.json`, then `--group.key value`; `--help` documents every field.
+
+    Raises:
+        UserError: an unknown key, a wrong type or an impossible value, named, with a suggestion where one is near.
+    """
+    set_parsing_settings(docstring_parse_attribute_docstrings=True)
+    parser = ArgumentParser(description=description, exit_on_error=False, parser_mode="json")
+    parser.add_argument("--config", action="config", help="JSON file with any of the options below")
+    parser.add_class_arguments(config_class)
+    arguments = sys.argv[1:] if arguments is None else list(arguments)
+    _check_files(config_class, arguments)
+    try:
+        namespace = parser.parse_args(arguments)
+        namespace.pop("config", None)
+        return config_class(**parser.instantiate_classes(namespace).as_dict())
+    except UserError:
+        raise
+    except (ArgumentError, ValueError) as error:
+        raise UserError(_explain(str(error), config_class)) from None
+
+
+def _check_files(config_class: type, arguments: list[str]) -> None:
+    """Name file and line of a JSON error, and unknown keys by file, before the command line is looked at."""
+    for index, argument in enumerate(arguments):
+        if argument == "--config" and index + 1 < len(arguments):
+            path = Path(arguments[index + 1])
+        elif argument.startswith("--config="):
+            path = Path(argument.removeprefix("--config="))
+        else:
+            continue
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+        except OSError as error:
+            raise UserError(f"--config {path}: {error.strerror}") from None
+        except json.JSONDecodeError as error:
+            raise UserError(f"{path}:{error.lineno}: not valid JSON ({error.msg} at column {error.colno})") from None
+        require(isinstance(content, dict), f"--config {path}", type(content).__name__, "must hold a JSON object")
+        _check_keys(config_class, content, str(path), "")
+
+
+def _check_keys(config_class: type, content: dict, source: str, prefix: str) -> None:
+    fields = {item.name: item for item in dataclasses.fields(config_class)}
+    for key, value in content.items():
+        if key not in fields:
+            raise UserError(f"{source}: unknown key {prefix}{key}.{_suggest(prefix + key, config_class, fields)}")
+        kind = fields[key].type
+        if dataclasses.is_dataclass(kind) and isinstance(value, dict):
+            _check_keys(kind, value, source, f"{prefix}{key}.")
+        elif dataclasses.is_dataclass(item_kind := next(iter(get_args(kind)), None)) and isinstance(value, list):
+            for index, item in enumerate(value):
+                place = f"{prefix}{key}[{index}]"
+                if not isinstance(item, dict) or not item:
+                    raise UserError(f"{source}: {place}={item!r}: must be an object with at least one option")
+                _check_keys(item_kind, item, source, place + ".")
+
+
+def _suggest(key: str, root: type, siblings: dict) -> str:
+    name = key.rpartition(".")[2]
+    return closest(name, siblings) or closest(key, known_keys(root)) or f" Known here: {', '.join(siblings)}."
+
+
+def known_keys(config_class: type, prefix: str = "") -> list[str]:
+    """List the dotted names of all options."""
+    keys = []
+    for item in dataclasses.fields(config_class):
+        if dataclasses.is_dataclass(item.type):
+            keys += known_keys(item.type, f"{prefix}{item.name}.")
+        else:
+            keys.append(prefix + item.name)
+    return keys
+
+
+def _explain(message: str, config_class: type) -> str:
+    """Add the nearest known option to a message about an unknown one on the command line."""
+    unknown = re.search(r"(?:[Uu]nrecognized arguments?:|[Kk]ey) '?(?:--)?([\w.]+)", message)
+    if unknown and unknown.group(1) not in known_keys(config_class):
+        return message + closest(unknown.group(1), known_keys(config_class))
+    return message
