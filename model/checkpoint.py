@@ -64,8 +64,8 @@ def load_model(
     Args:
         model_class: `E2LLM`.
         path: a checkpoint folder, or the folder `export_merged` wrote.
-        compute: number format and attention. A dtype of `auto` means float32 on a processor here, since batches and
-            single prompts then give the same text.
+        compute: number format and attention; without it float32 on a processor, where batches and single prompts then
+            give the same text, and `auto` on a GPU.
         device: where to put it; the first GPU or the processor by default.
 
     Raises:
@@ -75,9 +75,7 @@ def load_model(
     config = read_config(folder)
     verify_manifest(folder)
     device = torch.device(device) if device is not None else default_device()
-    compute = compute or ComputeConfig()
-    if compute.dtype == "auto" and device.type == "cpu":
-        compute = dataclasses.replace(compute, dtype="float32")
+    compute = compute or ComputeConfig(dtype="float32" if device.type == "cpu" else "auto")
     model = model_class.from_backbones(config, compute, device)
     load_weights(model, folder)
     return model.eval()

@@ -25,6 +25,8 @@ class ComputeConfig:
     attn_implementation: Attention = "auto"
     """Attention kernel handed to transformers. `auto`: sdpa, but eager for bfloat16 on a processor, where the backward
     pass of sdpa is slow."""
+    fused_lora: bool = True
+    """Compute LoRA in fewer operations than PEFT does; the same result but for rounding."""
     encoder_token_budget: int = 16384
     """Encoder tokens (padding included) put through the encoder at once. Lower it when memory runs out."""
     recompute_chunks: bool = False

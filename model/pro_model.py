@@ -20,6 +20,7 @@ from model.backbones import load_decoder, load_encoder, load_tokenizer
 from model.compute import ComputeConfig, ResolvedCompute, default_device
 from model.config import E2LLMConfig
 from model.encoder_model_bert import ChunkEncoder
+from model.lora import fuse_lora
 from model.pma import build_adapter
 from utils.common_utils import UserError
 from utils.tokenization import ChunkTokenizer, PromptFormatter, pad_chunks
@@ -96,6 +97,9 @@ class E2LLM(nn.Module):
         decoder.requires_grad_(False)
         encoder = _add_lora(encoder, config, "encoder")
         decoder = _add_lora(decoder, config, "decoder")
+        if compute.fused_lora:
+            fuse_lora(encoder)
+            fuse_lora(decoder)
         encoder_tokenizer = load_tokenizer(config.encoder, "model.encoder", config.trust_remote_code)
         decoder_tokenizer = load_tokenizer(config.decoder, "model.decoder", config.trust_remote_code)
         model = cls(config, compute, resolved, encoder, decoder, encoder_tokenizer, decoder_tokenizer)

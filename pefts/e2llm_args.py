@@ -262,7 +262,7 @@ class EvalConfig:
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
     """How answers are drawn."""
     compute: ComputeConfig = field(default_factory=ComputeConfig)
-    """How the model is computed; dtype auto means float32 on a processor here."""
+    """How the model is computed. In bfloat16 the texts may differ by rounding with batch_size; float32 avoids it."""
 
     def __post_init__(self):
         require(self.batch_size >= 1, "batch_size", self.batch_size, "must be at least 1")

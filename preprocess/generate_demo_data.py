@@ -21,11 +21,11 @@ from preprocess.demo_world import MAX_SENTENCES, SPLITS, build_document
 from utils.common_utils import UserError, atomic_write_text, closest, run_cli
 
 DEFAULT_LENGTHS = {
-    "train": "1:4000,2:2000,3:1000,4:1000,8:500,16:100",
-    "validation": "1:40,2:40,4:40,8:30,16:10",
-    "test": "1:40,2:40,4:40,8:30,32:10:16,128:4:32",
+    "train": "1:3000,2:3000,3:2000:8,4:1500:8,8:400:8,16:60:8",
+    "validation": "1:40,2:40,4:40,8:20",
+    "test": "1:48:3,2:40:4,3:32:4,4:32:6,8:12:12,32:4:24,128:2:32",
 }
-DEFAULT_KINDS = "one_fact:4,which_of_several:1,two_facts:1,multiple_choice:1,summary:1"
+DEFAULT_KINDS = "one_fact:8,which_of_several:2,two_facts:2,multiple_choice:1,summary:1"
 
 
 class LengthSpec(NamedTuple):
@@ -55,7 +55,7 @@ def parse_lengths(text: str, option: str, default_questions: int) -> list[Length
         if spec.num_sentences > MAX_SENTENCES:
             raise UserError(
                 f"{option}: {item.strip()!r} asks for {spec.num_sentences} sentences a document; there are names for "
-                f"{MAX_SENTENCES} (about 25,000 words)"
+                f"{MAX_SENTENCES} (about 17,000 words)"
             )
         if spec.num_sentences in specs:
             raise UserError(f"{option}: the length {spec.num_sentences} is given twice; add its documents up")

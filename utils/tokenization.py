@@ -61,8 +61,12 @@ class PromptFormatter:
         prefix, suffix = prefix.replace(_PROMPT_MARK, prompt), suffix.replace(_PROMPT_MARK, prompt)
         prefix_ids = self._tokenize(prefix)
         bos_id = self.tokenizer.bos_token_id
-        if not self.use_chat_template and bos_id is not None and self._adds_bos:
+        # Plain text begins as the tokenizer would begin it. And a prompt never begins with a chunk token: decoders use
+        # their first position as an attention sink (arXiv 2309.17453), so what stands there is not read.
+        if not self.use_chat_template and bos_id is not None and (self._adds_bos or not prefix_ids):
             prefix_ids = (bos_id, *prefix_ids)
+        if not prefix_ids:
+            raise UserError(f"the template {template!r} begins with {{context}}; put some text before it")
         return PromptIds(prefix_ids, self._tokenize(suffix))
 
     def answer_ids(self, answer: str) -> tuple[int, ...]:

@@ -58,17 +58,17 @@ def test_every_template_fits_the_line_with_the_shortest_and_the_longest_words():
         assert len(sets) >= 4
         names = [f"{first} {second}" for first in NAME_PARTS[kind][0] for second in NAME_PARTS[kind][1]]
         for attributes, templates in sets.items():
-            assert 2 <= len(attributes) <= 3 and len(templates) >= 3
+            assert 2 <= len(attributes) <= 3 and len(templates) == 2
             for template in templates:
                 for extreme in (min, max):
                     values = {name: extreme(all_values(kind, name), key=len) for name in attributes}
                     if "profession" in values:
                         values["profession"] = extreme(VALUES[kind, "profession"], key=lambda v: len(with_article(v)))
                     line = demo_world.render(template, mention(kind, extreme(names, key=len)), values) + "\n"
-                    assert 70 <= len(line) <= 124, (len(line), line)
+                    assert 41 <= len(line) <= 80, (len(line), line)
                     assert all(value in line for value in values.values()), line
                     tried += 1
-    assert tried > 100
+    assert tried > 70
 
 
 def test_pools_are_large_and_hold_no_word_twice():
@@ -77,11 +77,11 @@ def test_pools_are_large_and_hold_no_word_twice():
             assert len(set(pool)) == len(pool), name
             assert all(re.fullmatch(r"[A-Za-z]+( [a-z]+)?", word) for word in pool), name
     assert all(len(pool) >= 60 for pool in VALUES.values())
-    assert len(demo_vocabulary.FIRST_NAMES) * len(demo_vocabulary.LAST_NAMES) >= 40_000
+    assert len(demo_vocabulary.FIRST_NAMES) * len(demo_vocabulary.LAST_NAMES) >= 10_000
     told = {(kind, attribute) for kind, sets in TEMPLATES.items() for attributes in sets for attribute in attributes}
     assert told == set(QUESTIONS) == set(CLAUSES) == set(VALUES) | set(LINKS)
     assert set(DESCRIPTIONS) == set(LINKS) and set(WHICH_QUESTIONS) == set(TEMPLATES)
-    assert all(2 <= len(phrasings) <= 3 for phrasings in QUESTIONS.values())
+    assert all(len(phrasings) == 2 for phrasings in (*QUESTIONS.values(), *WHICH_QUESTIONS.values()))
 
 
 def test_names_belong_to_one_split_and_their_words_to_all():
@@ -100,17 +100,17 @@ def test_the_longest_document_has_names_enough_in_every_split():
     for split in SPLITS:
         document = build_document(random.Random(0), split, MAX_SENTENCES)
         assert len(document.sentences) == MAX_SENTENCES
-        assert len(document.context.split()) > 20_000
+        assert len(document.context.split()) > 15_000
         mix = Counter(sentence.kind for sentence in document.sentences)
         assert 0.42 < mix["person"] / MAX_SENTENCES < 0.58
         for kind in NAME_PARTS:
             assert len(split_names(kind)[split]) > 1.2 * mix[kind]
 
 
-def test_one_sentence_is_one_chunk_of_128_characters():
+def test_one_sentence_is_one_chunk_of_80_characters():
     for document in documents():
         lines = document.context.split("\n")
-        assert split_into_chunks(document.context, 128) == [*(line + "\n" for line in lines[:-1]), lines[-1]]
+        assert split_into_chunks(document.context, 80) == [*(line + "\n" for line in lines[:-1]), lines[-1]]
 
 
 def test_subjects_are_unique_and_tell_an_attribute_once():

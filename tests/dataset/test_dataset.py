@@ -1,0 +1,130 @@
+"""Training data by step: the shares of the processes, what the rows hold, and what is cut."""
+
+import json
+
+import pytest
+import torch
+
+from dataset.batch_plan import BatchPlan, Stage
+from dataset.collator import IGNORE
+from dataset.dataset import RowLimits, StepDataset
+from dataset.store import ChunkStore
+from preprocess.preshuffle_data_and_chunk import parse_options, preshuffle
+from utils.common_utils import UserError
+
+
+@pytest.fixture
+def store(examples_file, tmp_path) -> ChunkStore:
+    return make_store(examples_file, tmp_path / "store")
+
+
+def make_store(path, folder, *options: str) -> ChunkStore:
+    arguments = ["--input", str(path), "--output_dir", str(folder), "--chunk_size", "40", "--num_proc", "1"]
+    preshuffle(parse_options([*arguments, *options]))
+    return ChunkStore.open(folder)
+
+
+def make_dataset(store, model, stage, window=512, max_answer_tokens=100, micro_batch_size=3, **processes) -> StepDataset:
+    plan = BatchPlan(store.num_chunks, store.example_context, [stage], 0, 8, 4, prompts_per_context=2)
+    limits = RowLimits(window, max_answer_tokens, model.config.num_chunk_tokens)
+    templates = model.config.templates
+    arguments = (store, plan, model.chunk_tokenizer, model.formatter, templates, limits, 20, micro_batch_size)
+    return StepDataset(*arguments, **processes)
+
+
+def test_reasoning_rows_read_their_context_and_label_their_answer(examples_file, store, model):
+    lines = examples_file.read_text().splitlines()
+    data = make_dataset(store, model, Stage(reasoning_share=1.0))
+    decode = model.decoder_tokenizer.decode
+    seen = 0
+    for step in range(4):
+        for batch in data[step].micro_batches:
+            tensors = batch.tensors
+            for row, example_id in enumerate(batch.example_ids):
+                line = int(example_id.rpartition(":")[2])
+                expected = json.loads(lines[line - 1])
+                label_ids = tensors["labels"][row][tensors["labels"][row] != IGNORE]
+                assert decode(label_ids) == expected["answer"] + "</s>"
+                text = decode(tensors["input_ids"][row][tensors["attention_mask"][row].bool()])
+                assert expected["prompt"] in text
+                slots = int(tensors["slot_mask"][row].sum())
+                assert slots == expected["context"].count("\n") + 1
+                seen += 1
+    assert seen > 20
+
+
+def test_understanding_restates_exactly_the_window(store, model):
+    data = make_dataset(store, model, Stage(reasoning_share=0.0, max_window_chunks=3))
+    texts = [store.context_text(index) for index in range(store.num_contexts)]
+    restated = set()
+    for step in range(4):
+        for batch in data[step].micro_batches:
+            for labels in batch.tensors["labels"]:
+                text = model.decoder_tokenizer.decode(labels[labels != IGNORE]).removesuffix("</s>")
+                assert any(text in context for context in texts)
+                restated.add(text.count("."))
+    assert restated == {1, 2, 3}
+
+
+def test_overlap_is_not_restated_twice(examples_file, tmp_path, model):
+    store = make_store(examples_file, tmp_path / "overlapping", "--chunk_overlap", "10")
+    data = make_dataset(store, model, Stage(reasoning_share=0.0, min_window_chunks=3, max_window_chunks=3))
+    texts = [store.context_text(index) for index in range(store.num_contexts)]
+    for batch in data[0].micro_batches:
+        for labels in batch.tensors["labels"]:
+            text = model.decoder_tokenizer.decode(labels[labels != IGNORE]).removesuffix("</s>")
+            assert any(text in context for context in texts)
+
+
+@pytest.mark.parametrize("objective", ["understanding", "reasoning"])
+def test_processes_share_the_batch(store, model, objective):
+    stage = Stage(reasoning_share=float(objective == "reasoning"), max_window_chunks=3)
+    alone = make_dataset(store, model, stage)
+    shares = [make_dataset(store, model, stage, process_index=rank, num_processes=2) for rank in range(2)]
+    for step in range(5):
+        expected = alone[step]
+        parts = [share[step] for share in shares]
+        assert len(parts[0].micro_batches) == len(parts[1].micro_batches)
+        ids = [name for part in parts for batch in part.micro_batches for name in batch.example_ids]
+        assert sorted(ids) == sorted(name for batch in expected.micro_batches for name in batch.example_ids)
+        labels = [sum(batch.num_labels for batch in part.micro_batches) for part in [expected, *parts]]
+        assert labels[0] == labels[1] + labels[2]
+
+
+def test_batch_that_cannot_be_shared_is_refused(store, model):
+    with pytest.raises(UserError, match=r"data.understanding_batch_size=8: not divisible by the 3 processes"):
+        make_dataset(store, model, Stage(), num_processes=3)
+
+
+def test_cuts_are_counted(store, model):
+    data = make_dataset(store, model, Stage(reasoning_share=0.0, min_window_chunks=3), max_answer_tokens=5)
+    counts = data[0].counts
+    assert counts["truncated_answers"] == 8
+    for batch in data[0].micro_batches:
+        assert ((batch.tensors["labels"] != IGNORE).sum(1) == 5).all()
+    narrow = make_dataset(store, model, Stage(reasoning_share=1.0, min_context_chunks=4), window=36)
+    trimmed = [narrow[step] for step in range(3)]
+    assert sum(data.counts["trimmed_contexts"] for data in trimmed) > 0
+    assert max(int(b.tensors["input_ids"].shape[1]) for data in trimmed for b in data.micro_batches) <= 36
+    with pytest.raises(UserError, match=r"examples.jsonl:\d+: its prompt and answer take .* window of 20"):
+        make_dataset(store, model, Stage(reasoning_share=1.0), window=20)[0]
+
+
+def test_split_chunks_keep_their_text(examples_file, tmp_path, model):
+    model.chunk_tokenizer.max_tokens = 8
+    store = make_store(examples_file, tmp_path / "store")
+    data = make_dataset(store, model, Stage(reasoning_share=0.0, max_window_chunks=1))[0]
+    assert data.counts["split_chunks"] == 8
+    for batch in data.micro_batches:
+        assert len(batch.tensors["chunk_ids"]) == int(batch.tensors["slot_mask"].sum()) > len(batch.example_ids)
+
+
+def test_slots_point_to_the_chunks_of_their_unit(store, model):
+    data = make_dataset(store, model, Stage(reasoning_share=1.0))
+    for batch in data[0].micro_batches:
+        tensors = batch.tensors
+        per_row = torch.split(tensors["slot_source"], tensors["slot_mask"].sum(1).tolist())
+        used = torch.cat(per_row).unique()
+        assert used.tolist() == list(range(len(tensors["chunk_ids"])))
+        for sources in per_row:
+            assert sources.tolist() == list(range(sources[0], sources[0] + len(sources)))
