@@ -1,4 +1,4 @@
-"""Train an E2LLM: `accelerate launch train_accelerate.py --config configs/train_config.json [--group.key value ...]`."""
+"""Train an E2LLM: `accelerate launch train_accelerate.py --config configs/train_config.json [--key value ...]`."""
 
 import os
 
@@ -22,18 +22,19 @@ def main() -> None:
     """Read the config, build the run or find where it stopped, and train."""
     config = parse_config(TrainConfig, description=__doc__)
     output_dir = Path(config.output_dir)
-    try:
-        output_dir.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"output_dir={config.output_dir!r}: {error.strerror}") from None
     trackers = ["tensorboard"] * config.logging.tensorboard + ["wandb"] * bool(config.logging.wandb_project)
     accelerator = Accelerator(cpu=not torch.cuda.is_available(), log_with=trackers or None, project_dir=output_dir)
-    set_up_logging(output_dir / "train.log", accelerator.is_main_process)
+    try:
+        output_dir.mkdir(parents=True, exist_ok=True)
+        set_up_logging(output_dir / "train.log", accelerator.is_main_process)
+    except OSError as error:
+        raise UserError(f"output_dir={config.output_dir!r}: cannot be written to ({error.strerror})") from None
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
     trainer = build_trainer(config, accelerator)
-    if trainer.step >= config.num_steps:
-        logging.getLogger(__name__).info("nothing to do: %s has %d steps already", output_dir, trainer.step)
+    if trainer.is_finished:
+        reason = "stopped early after" if trainer.stops_early else "has"
+        logging.getLogger(__name__).info("nothing to do: %s %s %d steps already", output_dir, reason, trainer.step)
         return
     if accelerator.is_main_process:
         write_config(config)

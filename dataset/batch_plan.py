@@ -81,8 +81,8 @@ class PlannedBatch:
 class PseudoRandomPermutation:
     """A permutation of range(n) that needs no memory: four Feistel rounds on just enough bits, walking cycles.
 
-    A value that falls outside range(n) is put through again until it falls inside (M. Luby and C. Rackoff, 1988, for the
-    rounds; J. Black and P. Rogaway, 2002, for the walk).
+    A value that falls outside range(n) is put through again until it falls inside (M. Luby and C. Rackoff, 1988, for
+    the rounds; J. Black and P. Rogaway, 2002, for the walk).
     """
 
     def __init__(self, n: int, *key: object):
@@ -227,7 +227,7 @@ class BatchPlan:
             values[chosen] = permutation(places[chosen])
         return epochs, values
 
-    @functools.lru_cache(maxsize=None)  # noqa: B019 - one entry a stage, and a plan lives as long as the run
+    @functools.cache  # noqa: B019 - one entry a stage, and a plan lives as long as the run
     def _groups(self, stage_index: int) -> tuple[np.ndarray, np.ndarray]:
         """Return the contexts of a reasoning stage and, running, how many groups of prompts they make."""
         stage = self.stages[stage_index]
@@ -243,8 +243,8 @@ class BatchPlan:
         if stage.reasoning_share > 0 and not len(self._groups(index)[0]):
             most = stage.max_context_chunks or "any number of"
             raise UserError(
-                f"data.stages[{index}]: no prompt in the data is about a context of {stage.min_context_chunks} to {most} "
-                "chunks; set reasoning_share to 0 or change the limits"
+                f"data.stages[{index}]: no prompt in the data is about a context of {stage.min_context_chunks} to "
+                f"{most} chunks; set reasoning_share to 0 or change the limits"
             )
 
 

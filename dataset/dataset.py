@@ -46,7 +46,8 @@ class StepDataset(Dataset):
     Args:
         templates: prompt template by task, with `understanding` and `default`.
         num_steps: length of the training, in optimizer steps.
-        micro_batch_size: units put through the model at once.
+        micro_batch_size: decoder rows (windows, or prompts) put through the model at once; the prompts of one context
+            are not torn apart.
 
     Raises:
         UserError: a batch size cannot be shared by the processes.
@@ -89,15 +90,18 @@ class StepDataset(Dataset):
         counts = {"truncated_answers": 0, "trimmed_contexts": 0, "split_chunks": 0}
         by_size = sorted(batch.units, key=lambda unit: unit.first_chunk - unit.end_chunk)
         mine = [self._tokenize(unit, counts) for unit in by_size[self.process_index :: self.num_processes]]
-        mine.sort(key=lambda unit: max(row.length(len(unit.piece_ids)) for row in unit.rows))
+        slots = self.limits.num_chunk_tokens
+        mine.sort(key=lambda unit: max(row.length(len(unit.piece_ids) * slots) for row in unit.rows))
+        rows_per_unit = self.plan.prompts_per_context if batch.objective == "reasoning" else 1
+        units_at_once = max(1, self.micro_batch_size // rows_per_unit)
         micro_batches = [
             collate(
-                mine[start : start + self.micro_batch_size],
+                mine[start : start + units_at_once],
                 self.limits.num_chunk_tokens,
                 self.chunk_tokenizer.tokenizer.pad_token_id,
                 self.formatter.tokenizer.pad_token_id,
             )
-            for start in range(0, len(mine), self.micro_batch_size)
+            for start in range(0, len(mine), units_at_once)
         ]
         return StepData(step, batch.objective, batch.epoch, micro_batches, counts)
 
@@ -138,8 +142,8 @@ class StepDataset(Dataset):
         room = (self.limits.decoder_window - longest.length(0)) // self.limits.num_chunk_tokens
         if room < 1:
             raise UserError(
-                f"{longest.example_id}: its prompt and answer take {longest.length(0)} decoder tokens and leave no room "
-                f"for a chunk in a window of {self.limits.decoder_window}; lower data.max_answer_tokens"
+                f"{longest.example_id}: its prompt and answer take {longest.length(0)} decoder tokens and leave no "
+                f"room for a chunk in a window of {self.limits.decoder_window}; lower data.max_answer_tokens"
             )
         if len(piece_ids) > room:
             counts["trimmed_contexts"] += 1

@@ -21,7 +21,7 @@ import numpy as np
 import pyarrow as pa
 from tqdm import tqdm
 
-from utils.common_utils import UserError, read_json
+from utils.common_utils import UserError, read_json, sha256_file
 
 FORMAT_VERSION = 1
 MANIFEST_NAME = "manifest.json"
@@ -58,15 +58,6 @@ class Example:
     """At least one; the first is the training target, all are scored."""
     meta: dict
     context_index: int
-
-
-def file_sha256(path: Path) -> str:
-    """Return the SHA-256 of a file in hex, read in pieces."""
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while piece := file.read(1 << 20):
-            digest.update(piece)
-    return digest.hexdigest()
 
 
 class _ArrowFile:
@@ -256,7 +247,7 @@ class ChunkStore:
         total = sum(entry["bytes"] for _, entry in entries)
         with tqdm(total=total, unit="B", unit_scale=True, desc="verify", disable=None) as progress:
             for folder, entry in entries:
-                if file_sha256(folder / entry["name"]) != entry["sha256"]:
+                if sha256_file(folder / entry["name"]) != entry["sha256"]:
                     damaged.append(str(folder / entry["name"]))
                 progress.update(entry["bytes"])
         if damaged:

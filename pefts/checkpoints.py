@@ -2,8 +2,10 @@
 
     checkpoints/step-000500/   the model (`model.checkpoint`)
                                optimizer.safetensors    AdamW's state by parameter name
-                               trainer_state.json       step, best validation loss, open log window, ...
+                               trainer_state.json       step, best step and loss, open log window, ...
                 latest, best   links to the newest and the best
+
+A step's folder appears under its name once it is complete.
 """
 
 import json
@@ -47,19 +49,23 @@ class RunCheckpoints:
         names = (_STEP_NAME.fullmatch(item.name) for item in self.folder.iterdir() if item.is_dir())
         return sorted(int(name.group(1)) for name in names if name)
 
-    def save(self, model: E2LLM, optimizer_tensors: dict[str, torch.Tensor], state: dict, is_best: bool) -> Path:
-        """Write a checkpoint after `state["step"]` steps, point `latest` (and `best`) to it, prune old ones."""
+    def save(self, model: E2LLM, optimizer_tensors: dict[str, torch.Tensor], state: dict) -> Path:
+        """Write a checkpoint after `state["step"]` steps, point `best` and `latest` as its state says, prune others."""
         path = self.path(state["step"])
         with atomic_folder(path) as temporary:
             save_model(model, temporary)
             save_file(optimizer_tensors, temporary / OPTIMIZER_FILE)
             (temporary / STATE_FILE).write_text(json.dumps(state, indent=2) + "\n", encoding="utf-8")
             write_manifest(temporary)
-        if is_best:
-            self._link("best", path)
-        self._link("latest", path)
-        self._prune()
+        self.link(state)
+        self._prune(state["step"])
         return path
+
+    def link(self, state: dict) -> None:
+        """Point `best` and `latest` to the steps in a checkpoint's state, as far as their checkpoints stand here."""
+        for name, step in (("best", state["best_step"]), ("latest", state["step"])):
+            if step is not None and self.path(step).is_dir():
+                self._link(name, self.path(step))
 
     def newest_complete(self) -> Path | None:
         """Return the newest undamaged checkpoint, saying which newer ones were passed over and why."""
@@ -82,12 +88,15 @@ class RunCheckpoints:
         temporary.symlink_to(target.name)
         os.replace(temporary, self.folder / name)
 
-    def _prune(self) -> None:
-        kept = {self.path(step) for step in self.steps()[-self.keep_last :]}
+    def _prune(self, newest: int) -> None:
+        """Remove older checkpoints, damaged ones of later steps, and what killed processes left behind."""
+        kept = {self.path(step) for step in [step for step in self.steps() if step <= newest][-self.keep_last :]}
         kept |= {self.folder / path.name for path in (self.target("best"), self.target("latest")) if path}
         for step in self.steps():
             if self.path(step) not in kept:
                 shutil.rmtree(self.path(step))
+        for leftover in self.folder.glob(".step-*"):
+            shutil.rmtree(leftover)
 
 
 def read_trainer_state(checkpoint: Path) -> tuple[dict, dict[str, torch.Tensor]]:

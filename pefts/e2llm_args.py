@@ -1,7 +1,7 @@
 """Every option of training and evaluation, as dataclasses; `utils.config_parsing` reads them.
 
-The options of a part stand where the part is (`model.config`, `model.compute`, `dataset.batch_plan`), since those packages
-import nothing from here; this module adds the rest and puts them together.
+The options of a part stand where the part is (`model.config`, `model.compute`, `dataset.batch_plan`), since those
+packages import nothing from here; this module adds the rest and puts them together.
 """
 
 from dataclasses import dataclass, field
@@ -47,7 +47,7 @@ class DataConfig:
     prompts_per_context: int = 1
     """Most prompts answered from one encoding of a context."""
     micro_batch_size: int = 8
-    """Windows or contexts that one process puts through the model at once; changes memory, not the result."""
+    """Windows or prompts that one process puts through the model at once; changes memory, not the result."""
     max_answer_tokens: int = 1024
     """Answer tokens trained on; what a longer answer has more is left out and counted."""
     stages: list[Stage] = field(default_factory=lambda: [Stage()])
@@ -63,6 +63,7 @@ class DataConfig:
             require(getattr(self, key) >= 1, f"data.{key}", getattr(self, key), "must be at least 1")
         require(self.num_workers >= 0, "data.num_workers", self.num_workers, "must not be negative")
         require(len(self.train) > 0, "data.train", self.train, "name at least one store")
+        require(len(self.stages) > 0, "data.stages", self.stages, "name at least one stage")
 
 
 @dataclass
@@ -108,8 +109,8 @@ class LoggingConfig:
     every: int = 10
     """Steps between two lines of the training log."""
     shuffled_loss: bool = True
-    """At every logged step compute the same loss under shuffled chunk tokens too: if the two are equal, the decoder does
-    not read the chunk tokens."""
+    """Once between two lines of the log compute a step's loss under shuffled chunk tokens too: where it equals the
+    loss, the decoder does not read them."""
     tensorboard: bool = True
     """Write TensorBoard files."""
     wandb_project: str | None = None
@@ -158,6 +159,8 @@ class TrainConfig:
     folder with checkpoints refuses; or the path of a checkpoint."""
     lora_modules: str = "configs/lora_modules.json"
     """File with the linear layers that get LoRA, by side and model type."""
+    model_windows: str = "configs/model2maxlen.json"
+    """File with the windows of models, in tokens by their reference, where a model's own config says something else."""
     compute: ComputeConfig = field(default_factory=ComputeConfig)
     """How the model is computed."""
     adapter_init: AdapterInitConfig = field(default_factory=AdapterInitConfig)
@@ -171,6 +174,7 @@ class TrainConfig:
 
     def __post_init__(self):
         require(self.num_steps >= 1, "num_steps", self.num_steps, "must be at least 1")
+        require(0 <= self.seed < 2**32, "seed", self.seed, "must lie between 0 and 2**32 - 1")
         require(bool(self.output_dir), "output_dir", repr(self.output_dir), "name a folder")
         staged = sum(stage.steps for stage in self.data.stages[:-1])
         require(

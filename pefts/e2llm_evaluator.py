@@ -4,6 +4,8 @@ import dataclasses
 import hashlib
 import json
 import logging
+import os
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,10 +18,11 @@ from dataset.batch_plan import BatchPlan, Stage
 from dataset.dataset import RowLimits, StepDataset
 from dataset.store import ChunkStore, Example
 from model.config import E2LLMConfig
-from model.generation import EncodedContext, encode_chunks, generate
+from model.generation import EncodedContext, GeneratedAnswer, encode_chunks, generate
 from model.pro_model import E2LLM
 from pefts.e2llm_args import EvalConfig, EvalTask
-from utils.common_utils import UserError
+from utils.common_utils import UserError, atomic_write_text, read_json, read_jsonl, read_text
+from utils.tokenization import check_template
 
 PREDICTIONS_FILE = "predictions.jsonl"
 SETTINGS_FILE = "settings.json"
@@ -32,8 +35,9 @@ def open_eval_store(paths: list[str], key: str, model_config: E2LLMConfig) -> Ch
     for path in paths:
         if Path(path).is_file():
             raise UserError(
-                f"{key}={path!r}: a file; chunk it first: python preprocess/preshuffle_data_and_chunk.py --input {path} "
-                f"--output_dir STORE --chunk_size {model_config.chunk_size} --chunk_overlap {model_config.chunk_overlap}"
+                f"{key}={path!r}: a file; chunk it first: python preprocess/preshuffle_data_and_chunk.py "
+                f"--input {path} --output_dir STORE --chunk_size {model_config.chunk_size} "
+                f"--chunk_overlap {model_config.chunk_overlap}"
             )
     store = ChunkStore.open(paths)
     made = (store.chunk_size, store.chunk_overlap)
@@ -68,9 +72,17 @@ class Evaluator:
             task.name: open_eval_store(task.data, f"tasks[{index}].data", model.config)
             for index, task in enumerate(config.tasks)
         }
+        self.examples = {
+            task.name: self._examples_by_context(task, f"tasks[{index}].data")
+            for index, task in enumerate(config.tasks)
+        }
         self.templates = {task.name: self._template(task) for task in config.tasks}
-        self.folder.mkdir(parents=True, exist_ok=True)
-        self.done = self._prepare_predictions()
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"output_dir={config.output_dir!r}: cannot be written to ({error.strerror})") from None
+        self._check_settings()
+        self.done = self._read_done()
 
     def run(self) -> None:
         """Answer what is not answered yet."""
@@ -79,29 +91,38 @@ class Evaluator:
                 self._run_task(task, mode)
 
     def _run_task(self, task: EvalTask, mode: str) -> None:
-        items = list(self._items(task, mode))
+        num_chunks = self.stores[task.name].num_chunks
+        by_context = self.examples[task.name]
+        # Shortest first, so that batches hold similar lengths.
+        items = [Item(context, by_context[context]) for context in sorted(by_context, key=lambda c: int(num_chunks[c]))]
         total = sum(len(item.examples) for item in items)
         with open(self.path, "a", encoding="utf-8") as file, tqdm(total=total, desc=f"{task.name} {mode}") as progress:
             for batch in _batches(items, self.config.batch_size):
-                self._encode(task, mode, batch)
-                for record in self._answer(task, mode, batch):
-                    file.write(json.dumps(record, ensure_ascii=False) + "\n")
-                    progress.update()
-                file.flush()
+                left = {example.id for item in batch for example in item.examples}
+                left -= {example_id for example_id in left if (task.name, mode, example_id) in self.done}
+                if left:
+                    # The whole batch, even where some of it is done: what is drawn depends on what it is drawn with.
+                    self._encode(task, mode, batch)
+                    records = [record for record in self._answer(task, mode, batch) if record["id"] in left]
+                    file.write("".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records))
+                    file.flush()
+                progress.update(sum(len(item.examples) for item in batch))
 
-    def _items(self, task: EvalTask, mode: str) -> Iterator[Item]:
-        """Yield the contexts with prompts still to answer, shortest first, so that batches hold similar lengths."""
+    def _examples_by_context(self, task: EvalTask, key: str) -> dict[int, list[Example]]:
+        """Return a task's examples by context, and check that no two have the same id."""
         store = self.stores[task.name]
         by_context: dict[int, list[Example]] = {}
-        for index in np.argsort(store.example_context, kind="stable").tolist():
-            context = int(store.example_context[index])
+        for index, context in enumerate(store.example_context.tolist()):
             if task.max_contexts and context not in by_context and len(by_context) == task.max_contexts:
                 break
             by_context.setdefault(context, []).append(store.example(index))
-        for context in sorted(by_context, key=lambda context: int(store.num_chunks[context])):
-            left = [example for example in by_context[context] if (task.name, mode, example.id) not in self.done]
-            if left:
-                yield Item(context, left)
+        counts = Counter(example.id for examples in by_context.values() for example in examples)
+        if not counts:
+            raise UserError(f"{key}={task.data}: holds no prompt to answer")
+        example_id, count = counts.most_common(1)[0]
+        if count > 1:
+            raise UserError(f"{key}={task.data}: {count} examples have the id {example_id!r}; give each its own `id`")
+        return by_context
 
     def _encode(self, task: EvalTask, mode: str, batch: list[Item]) -> None:
         """Encode the contexts of a batch together; one that an earlier batch encoded is not encoded again."""
@@ -119,21 +140,35 @@ class Evaluator:
         if self.config.sampling.do_sample:
             key = f"{self.config.sampling.seed} {task.name} {mode} {pairs[0][1].id}"
             torch.manual_seed(int.from_bytes(hashlib.blake2b(key.encode(), digest_size=7).digest(), "little"))
-        template = self.templates[task.name]
-        answers = generate(
-            self.model,
-            [example.prompt for _, example in pairs],
-            [item.encoded for item, _ in pairs],
-            template=template or self.model.config.template(pairs[0][1].task),
-            max_new_tokens=task.max_new_tokens,
-            **_sampling_options(self.config),
-        )
-        store = self.stores[task.name]
-        tokenizer = self.model.decoder_tokenizer
-        context_tokens = {
-            item.context_index: len(tokenizer(store.context_text(item.context_index), add_special_tokens=False).input_ids)
-            for item in batch
-        }
+        by_template: dict[str, list[tuple[Item, Example]]] = {}
+        for item, example in pairs:
+            template = self.templates[task.name] or self.model.config.template(example.task)
+            by_template.setdefault(template, []).append((item, example))
+        context_tokens = {item.context_index: self._count_tokens(task, item) for item in batch}
+        for template, of_template in by_template.items():
+            answers = generate(
+                self.model,
+                [example.prompt for _, example in of_template],
+                [item.encoded for item, _ in of_template],
+                template=template,
+                max_new_tokens=task.max_new_tokens,
+                **_sampling_options(self.config),
+            )
+            yield from self._records(task, mode, of_template, answers, context_tokens)
+
+    def _count_tokens(self, task: EvalTask, item: Item) -> int:
+        text = self.stores[task.name].context_text(item.context_index)
+        return len(self.model.decoder_tokenizer(text, add_special_tokens=False).input_ids)
+
+    def _records(
+        self,
+        task: EvalTask,
+        mode: str,
+        pairs: list[tuple[Item, Example]],
+        answers: list[GeneratedAnswer],
+        context_tokens: dict[int, int],
+    ) -> Iterator[dict]:
+        num_chunks = self.stores[task.name].num_chunks
         for (item, example), answer in zip(pairs, answers, strict=True):
             slots = item.encoded.chunk_tokens.shape
             yield {
@@ -144,7 +179,7 @@ class Evaluator:
                 "prediction": answer.text,
                 "references": example.answers,
                 "truncated": not answer.finished,
-                "num_chunks": int(store.num_chunks[item.context_index]) if mode == "model" else 0,
+                "num_chunks": int(num_chunks[item.context_index]) if mode == "model" else 0,
                 "num_chunk_tokens": slots[0] * slots[1],
                 "context_tokens": context_tokens[item.context_index],
                 "context_chars": item.encoded.num_characters,
@@ -154,39 +189,45 @@ class Evaluator:
     def _template(self, task: EvalTask) -> str | None:
         if task.prompt_file is None:
             return None
-        try:
-            return Path(task.prompt_file).read_text(encoding="utf-8").rstrip("\n")
-        except OSError as error:
-            raise UserError(f"tasks: prompt_file={task.prompt_file!r}: {error.strerror}") from None
+        source = f"tasks: prompt_file={task.prompt_file!r}"
+        template = read_text(Path(task.prompt_file), source).rstrip("\n")
+        check_template(template, source, needs_prompt=True)
+        return template
 
-    def _prepare_predictions(self) -> set[tuple[str, str, str]]:
-        """Check that what is there was made with the same settings; return what is done.
-
-        A last line without its end, left by a process that was killed, is cut off.
-        """
-        settings = json.dumps(self._settings(), indent=2, ensure_ascii=False) + "\n"
-        settings_path = self.folder / SETTINGS_FILE
-        if self.path.exists() and (not settings_path.exists() or settings_path.read_text("utf-8") != settings):
-            if not self.config.overwrite:
+    def _check_settings(self) -> None:
+        """Check that the predictions that are there were made with the same settings; tasks may be added to them."""
+        settings, path = self._settings(), self.folder / SETTINGS_FILE
+        if self.path.exists():
+            saved = read_json(path) if path.exists() else {}
+            saved_tasks = saved.get("tasks", {})
+            differing = [key for key in settings if key != "tasks" and saved.get(key) != settings[key]]
+            differing += [
+                f"task {name!r}" for name, task in settings["tasks"].items() if saved_tasks.get(name, task) != task
+            ]
+            if not differing:
+                settings["tasks"] = saved_tasks | settings["tasks"]
+            elif self.config.overwrite:
+                self.path.unlink()
+            else:
                 raise UserError(
-                    f"{self.path}: made with another checkpoint or other settings; choose another output_dir or pass "
-                    "--overwrite true"
+                    f"{self.path}: made with other settings ({', '.join(differing)} changed; see {SETTINGS_FILE}); "
+                    "choose another output_dir or pass --overwrite true"
                 )
-            self.path.unlink()
-        settings_path.write_text(settings, encoding="utf-8")
+        atomic_write_text(path, json.dumps(settings, indent=2, ensure_ascii=False) + "\n")
+
+    def _read_done(self) -> set[tuple[str, str, str]]:
+        """Return what is answered already; a last line without its end, left by a killed process, is cut off."""
         if not self.path.exists():
             return set()
         content = self.path.read_bytes()
-        complete = content[: content.rfind(b"\n") + 1]
-        if complete != content:
-            self.path.write_bytes(complete)
-        records = [json.loads(line) for line in complete.decode("utf-8").splitlines()]
+        os.truncate(self.path, content.rfind(b"\n") + 1)
+        records = list(read_jsonl(self.path))
         if records:
             logger.info("%s: %d predictions are there already", self.path, len(records))
         return {(record["task"], record["mode"], record["id"]) for record in records}
 
     def _settings(self) -> dict:
-        """Return what predictions depend on; tasks and modes may be added to an evaluation, so they are not in it."""
+        """Return what predictions depend on."""
         weights = hashlib.sha256()
         for name, parameter in self.model.named_parameters():
             if parameter.requires_grad:
@@ -195,6 +236,7 @@ class Evaluator:
         return {
             "checkpoint": str(Path(self.config.checkpoint)),
             "weights": weights.hexdigest(),
+            "dtype": str(self.model.resolved_compute.dtype),
             "sampling": dataclasses.asdict(self.config.sampling),
             "tasks": {
                 task.name: {
@@ -226,7 +268,8 @@ def measure_reconstruction(config: EvalConfig, model: E2LLM) -> dict | None:
         if not long_enough.any():
             logger.warning("reconstruction.windows: no context has %d chunks, so this window is not measured", window)
             continue
-        batch_size = min(config.batch_size, options.num_windows)
+        # At least two, since a window's chunk tokens are exchanged for those of another one.
+        batch_size = max(2, min(config.batch_size, options.num_windows))
         plan = BatchPlan(long_enough, np.zeros(0, np.int64), [stage], 0, batch_size, batch_size)
         data = StepDataset(
             store,
@@ -263,7 +306,7 @@ def _pooled(by_window: list[dict]) -> dict:
 
 
 def _batches(items: list[Item], batch_size: int) -> Iterator[list[Item]]:
-    """Cut contexts with their prompts into batches of at most `batch_size` prompts; parts of a context share its encoding."""
+    """Cut contexts with their prompts into batches of `batch_size` prompts; parts of a context share its encoding."""
     batch: list[Item] = []
     room = batch_size
     for item in items:

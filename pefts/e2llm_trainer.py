@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import logging
 import math
+import os
 import signal
 import time
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ from accelerate import Accelerator
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
+from dataset.collator import MicroBatch
 from dataset.dataset import StepData, StepDataset
 from model.pro_model import E2LLM
 from pefts.checkpoints import RunCheckpoints
@@ -56,6 +58,7 @@ class Trainer:
         self.data_fingerprint = data_fingerprint
         self.checkpoints = RunCheckpoints(Path(config.output_dir) / "checkpoints", config.checkpoint.keep_last)
         self.step = 0
+        self.best_step: int | None = None
         self.best_loss = math.inf
         self.validations_without_gain = 0
         self.window = LogWindow()
@@ -69,9 +72,23 @@ class Trainer:
                 "train into another output_dir"
             )
         self.step = state["step"]
-        self.best_loss = state["best_loss"] if state["best_loss"] is not None else math.inf
+        if self.accelerator.is_main_process:
+            self.checkpoints.link(state)
+        # A best checkpoint that is not here, because the run continues another's, cannot be this run's best.
+        if state["best_step"] is not None and self.checkpoints.path(state["best_step"]).is_dir():
+            self.best_step, self.best_loss = state["best_step"], state["best_loss"]
         self.validations_without_gain = state["validations_without_gain"]
         self.window = LogWindow.from_state(state["log_window"])
+
+    @property
+    def stops_early(self) -> bool:
+        """Whether as many validations as `early_stopping_patience` says have brought no better loss."""
+        return 0 < self.config.checkpoint.early_stopping_patience <= self.validations_without_gain
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether there is nothing left to train."""
+        return self.step >= self.config.num_steps or self.stops_early
 
     def train(self) -> None:
         """Train to the end, to an early stop, or to a signal; every way out leaves a checkpoint.
@@ -90,14 +107,14 @@ class Trainer:
         )
         with self._catch_signals(), progress:
             started = time.perf_counter()
-            for data in _loader(self.train_data, steps, self.config.data.num_workers):
+            for data in _step_data(self.train_data, steps, self.config.data.num_workers):
                 sums, grad_norm, learning_rates = self.train_step(data)
                 sums.seconds = time.perf_counter() - started
                 self.window.of(data.objective).add(sums)
+                self.window.last[data.objective] = {"grad_norm": grad_norm, "epoch": data.epoch}
                 progress.update()
                 if self.step % self.config.logging.every == 0 or self.step == self.config.num_steps:
-                    extra = {"grad_norm": grad_norm, "epoch": data.epoch, **learning_rates}
-                    self._log_window(run_log, progress, extra)
+                    self._log_window(run_log, progress, learning_rates)
                 if not self._after_step(run_log):
                     break
                 started = time.perf_counter()
@@ -136,15 +153,15 @@ class Trainer:
             is_last = index == len(micro_batches) - 1
             with contextlib.nullcontext() if is_last else self.accelerator.no_sync(self.model):
                 output = self.model(batch.tensors)
-                self._check_finite(output.loss_sum, data, batch.example_ids)
+                self._check_finite("loss", output.loss_sum.item(), data, batch.example_ids)
                 # Processes average their gradients, hence the factor.
                 self.accelerator.backward(output.loss_sum * (self.accelerator.num_processes / global_labels))
             sums.loss += output.loss_sum.item()
             sums.correct += int(output.num_correct)
 
         grad_norm = self.accelerator.clip_grad_norm_(self.model.parameters(), self.config.optim.max_grad_norm)
-        if not math.isfinite(grad_norm):
-            raise FloatingPointError(f"step {data.step} ({data.objective}): the gradient's norm is {grad_norm}")
+        example_ids = [example_id for batch in micro_batches for example_id in batch.example_ids]
+        self._check_finite("gradient's norm", float(grad_norm), data, example_ids)
         if with_shuffled:
             self._add_shuffled(micro_batches, sums)
         self.optimizer.step()
@@ -159,9 +176,9 @@ class Trainer:
         results = {}
         for objective, dataset in self.validation_data.items():
             sums = Sums()
-            loader = _loader(dataset, range(len(dataset)), num_workers=0)
+            steps = _step_data(dataset, range(len(dataset)), num_workers=0)
             hidden = not self.accelerator.is_main_process
-            for data in tqdm(loader, desc=f"validating {objective}", leave=False, disable=hidden):
+            for data in tqdm(steps, f"validating {objective}", len(dataset), leave=False, disable=hidden):
                 micro_batches = [batch.to(self.accelerator.device) for batch in data.micro_batches]
                 for batch in micro_batches:
                     output = self.model(batch.tensors)
@@ -173,18 +190,26 @@ class Trainer:
         return results
 
     @torch.no_grad()
-    def _add_shuffled(self, micro_batches: list, sums: Sums) -> None:
-        for batch in micro_batches:
-            if len(batch.tensors["chunk_ids"]) > 1:
+    def _add_shuffled(self, micro_batches: list[MicroBatch], sums: Sums) -> None:
+        """Add the loss under the chunk tokens of the micro-batch before, as one may hold the chunks of one unit only."""
+        for index, batch in enumerate(micro_batches):
+            num_chunks = len(batch.tensors["chunk_ids"])
+            if len(micro_batches) > 1:
+                other = micro_batches[index - 1].tensors
+                chosen = torch.arange(num_chunks, device=other["chunk_ids"].device) % len(other["chunk_ids"])
+                output = self.model(batch.tensors | {key: other[key][chosen] for key in ("chunk_ids", "chunk_mask")})
+            elif num_chunks > 1:
                 output = self.model(batch.tensors, shuffle_chunk_tokens=True)
-                sums.shuffled_loss += output.loss_sum.item()
-                sums.shuffled_labels += batch.num_labels
+            else:
+                continue
+            sums.shuffled_loss += output.loss_sum.item()
+            sums.shuffled_labels += batch.num_labels
 
-    def _check_finite(self, loss: torch.Tensor, data: StepData, example_ids: list[str]) -> None:
-        if not torch.isfinite(loss):
+    def _check_finite(self, what: str, value: float, data: StepData, example_ids: list[str]) -> None:
+        if not math.isfinite(value):
             raise FloatingPointError(
-                f"step {data.step} ({data.objective}): the loss is {loss.item()}; nothing was updated. "
-                f"The micro-batch held: {', '.join(example_ids)}"
+                f"step {data.step} ({data.objective}): the {what} is {value}; nothing was updated. "
+                f"It was computed on: {', '.join(example_ids)}"
             )
 
     def _after_step(self, run_log: RunLog) -> bool:
@@ -195,18 +220,16 @@ class Trainer:
             for name, every in vars(self.config.checkpoint).items()
             if name in ("save_every", "validate_every")
         }
-        is_best = not self.validation_data
         if due["validate_every"] and self.validation_data:
-            is_best = self._validate_and_compare(run_log)
-        patience = self.config.checkpoint.early_stopping_patience
-        stops_early = 0 < patience <= self.validations_without_gain
-        if due["save_every"] or (is_best and self.validation_data) or stops_early or self.stop_signal:
-            self.save(is_best)
-        if stops_early:
+            self._validate_and_compare(run_log)
+        self._share_signal()
+        if due["save_every"] or self.best_step == self.step or self.stops_early or self.stop_signal:
+            self.save()
+        if self.stops_early:
             logger.info("stopping early: %d validations without a better loss", self.validations_without_gain)
-        return not (stops_early or self.stop_signal)
+        return not (self.stops_early or self.stop_signal)
 
-    def _validate_and_compare(self, run_log: RunLog) -> bool:
+    def _validate_and_compare(self, run_log: RunLog) -> None:
         losses = []
         for objective, sums in self.validate().items():
             metrics = sums.metrics()
@@ -216,31 +239,35 @@ class Trainer:
         # The mean of the objectives' losses, each weighted by its tokens within, so that long restatements do not hide
         # the short answers.
         loss = sum(losses) / len(losses)
-        is_best = loss < self.best_loss
-        self.best_loss = min(loss, self.best_loss)
-        self.validations_without_gain = 0 if is_best else self.validations_without_gain + 1
-        return is_best
+        if loss < self.best_loss:
+            self.best_step, self.best_loss = self.step, loss
+            self.validations_without_gain = 0
+        else:
+            self.validations_without_gain += 1
 
-    def save(self, is_best: bool) -> None:
+    def save(self) -> None:
         """Write a checkpoint of the present step."""
         if self.accelerator.is_main_process:
+            best_step = self.best_step if self.validation_data else self.step
             state = {
                 "step": self.step,
+                "best_step": best_step,
                 "best_loss": self.best_loss if math.isfinite(self.best_loss) else None,
                 "validations_without_gain": self.validations_without_gain,
                 "data_fingerprint": self.data_fingerprint,
                 "log_window": self.window.state(),
             }
             tensors = optimizer_tensors(self.bare_model, self.optimizer.optimizer)
-            path = self.checkpoints.save(self.bare_model, tensors, state, is_best)
-            logger.info("step %d: saved %s%s", self.step, path, " (the best so far)" if is_best else "")
+            path = self.checkpoints.save(self.bare_model, tensors, state)
+            logger.info("step %d: saved %s%s", self.step, path, " (the best so far)" if best_step == self.step else "")
         self.accelerator.wait_for_everyone()
 
-    def _log_window(self, run_log: RunLog, progress: tqdm, extra: dict[str, float]) -> None:
-        extra["memory_gib"] = peak_memory_gib(self.accelerator.device)
+    def _log_window(self, run_log: RunLog, progress: tqdm, learning_rates: dict[str, float]) -> None:
+        common = {f"{group}_learning_rate": rate for group, rate in learning_rates.items()}
+        common["memory_gib"] = peak_memory_gib(self.accelerator.device)
         shown = {}
         for objective in sorted(self.window.sums):
-            metrics = self._reduced(self.window.sums[objective]).metrics() | extra
+            metrics = self._reduced(self.window.sums[objective]).metrics() | self.window.last[objective] | common
             run_log.write(self.step, "train", objective, metrics)
             logger.info("step %d %s: %s", self.step, objective, _readable(metrics))
             shown[objective] = f"{metrics['loss']:.3f}"
@@ -261,6 +288,11 @@ class Trainer:
         reduced.seconds = sums.seconds
         return reduced
 
+    def _share_signal(self) -> None:
+        """Let a signal that reached some of the processes end all of them after the same step."""
+        if self.accelerator.num_processes > 1 and self._total(self.stop_signal is not None):
+            self.stop_signal = self.stop_signal or signal.SIGTERM
+
     @contextlib.contextmanager
     def _catch_signals(self) -> Iterator[None]:
         """Let SIGTERM and SIGINT end the training after the step under way; a second one ends it at once."""
@@ -269,7 +301,8 @@ class Trainer:
             if self.stop_signal:
                 raise KeyboardInterrupt
             self.stop_signal = signal.Signals(number)
-            logger.warning("%s: saving after this step (once more: stop at once)", self.stop_signal.name)
+            # Not through logging, which may be in the midst of a line of the same stream.
+            os.write(2, f"{self.stop_signal.name}: saving after this step (once more: stop at once)\n".encode())
 
         previous = {number: signal.signal(number, note) for number in (signal.SIGTERM, signal.SIGINT)}
         try:
@@ -285,9 +318,9 @@ def seed_step(seed: int, step: int, process_index: int) -> None:
     torch.manual_seed(int.from_bytes(digest, "little"))
 
 
-def _loader(dataset: StepDataset, steps: range, num_workers: int) -> DataLoader:
+def _step_data(dataset: StepDataset, steps: range, num_workers: int) -> Iterator[StepData]:
     # Not prepared by accelerate: the dataset gives each process its own share already.
-    return DataLoader(
+    loader = DataLoader(
         dataset,
         sampler=steps,
         batch_size=None,
@@ -295,12 +328,17 @@ def _loader(dataset: StepDataset, steps: range, num_workers: int) -> DataLoader:
         prefetch_factor=4 if num_workers else None,
         worker_init_fn=_ignore_signals,
     )
+    try:
+        yield from loader
+    except UserError as error:
+        # A worker's error comes with its traceback in front of its message.
+        raise UserError(str(error).rpartition("UserError: ")[2].strip()) from None
 
 
 def _ignore_signals(_worker: int) -> None:
-    """Leave SIGINT to the training process: a worker that dies of it would break the step being saved."""
+    """Leave signals to the training process: a worker that died of one sent to them all would break its last step."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     torch.set_num_threads(1)
 
 

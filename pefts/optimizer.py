@@ -85,7 +85,5 @@ def restore_optimizer(
         if name not in by_parameter:
             missing.append(name)
             continue
-        optimizer.state[parameter] = {
-            kind: tensor.to(parameter.device) for kind, tensor in by_parameter[name].items()
-        }
+        optimizer.state[parameter] = {kind: tensor.to(parameter.device) for kind, tensor in by_parameter[name].items()}
     return missing

@@ -5,6 +5,7 @@ import json
 import logging
 import resource
 import sys
+import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from accelerate import Accelerator
 from tqdm import tqdm
 
 from pefts.e2llm_args import TrainConfig
+from utils.common_utils import atomic_write_text
 
 METRICS_FILE = "metrics.jsonl"
 
@@ -25,7 +27,7 @@ class _TqdmHandler(logging.StreamHandler):
 
 
 def set_up_logging(log_file: Path | None, is_main_process: bool) -> None:
-    """Send the project's messages to the terminal and, from the main process, to a file; others print warnings alone."""
+    """Send messages to the terminal and, from the main process, to a file; the other processes print warnings alone."""
     handlers: list[logging.Handler] = [_TqdmHandler()]
     if log_file is not None and is_main_process:
         handlers.append(logging.FileHandler(log_file, encoding="utf-8"))
@@ -39,6 +41,8 @@ def set_up_logging(log_file: Path | None, is_main_process: bool) -> None:
     root.setLevel(logging.WARNING)
     for package in ("model", "dataset", "pefts", "utils", "__main__"):
         logging.getLogger(package).setLevel(logging.INFO if is_main_process else logging.WARNING)
+    # PEFT asks for this attribute whenever it wraps a model.
+    warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
 
 
 @dataclass
@@ -79,6 +83,8 @@ class LogWindow:
     """What has been summed since the last log line, by objective; saved with a checkpoint."""
 
     sums: dict[str, Sums] = field(default_factory=dict)
+    last: dict[str, dict[str, float]] = field(default_factory=dict)
+    """What is logged of an objective's last step alone: gradient norm, epoch."""
 
     def of(self, objective: str) -> Sums:
         """Return the sums of an objective, at zero the first time."""
@@ -86,12 +92,12 @@ class LogWindow:
 
     def state(self) -> dict[str, dict]:
         """Return it as plain data."""
-        return {objective: vars(sums) for objective, sums in self.sums.items()}
+        return dataclasses.asdict(self)
 
     @classmethod
     def from_state(cls, state: dict[str, dict]) -> "LogWindow":
         """Make a window of what `state` returned."""
-        return cls({objective: Sums(**values) for objective, values in state.items()})
+        return cls({objective: Sums(**values) for objective, values in state["sums"].items()}, state["last"])
 
 
 class RunLog:
@@ -132,7 +138,7 @@ def drop_metrics_after(path: Path, step: int) -> None:
                 kept.append(line + "\n")
         except json.JSONDecodeError:
             break  # the half line of a killed process
-    path.write_text("".join(kept), encoding="utf-8")
+    atomic_write_text(path, "".join(kept))
 
 
 def peak_memory_gib(device: torch.device) -> float:

@@ -24,7 +24,7 @@ from pefts.checkpoints import RunCheckpoints, read_trainer_state
 from pefts.e2llm_args import TrainConfig
 from pefts.e2llm_trainer import Trainer
 from pefts.optimizer import build_optimizer, restore_optimizer
-from utils.common_utils import UserError, atomic_write_text, read_json
+from utils.common_utils import UserError, atomic_write_text, read_json, read_text
 
 logger = logging.getLogger(__name__)
 
@@ -36,8 +36,13 @@ def build_trainer(config: TrainConfig, accelerator: Accelerator) -> Trainer:
     """Build everything a run needs and put it in the state it continues from.
 
     Raises:
-        UserError: the config does not fit the data, the backbones or the checkpoint.
+        UserError: the config does not fit the data, the backbones, the checkpoint or the way it was launched.
     """
+    if accelerator.gradient_accumulation_steps != 1:
+        raise UserError(
+            f"gradient_accumulation_steps={accelerator.gradient_accumulation_steps} in the launch options: set it to "
+            "1; data.micro_batch_size decides in how many parts a step's batch is computed"
+        )
     checkpoint = find_checkpoint(config)
     train_store = open_store(config.data.train, "data.train", config.model)
     validation_store = open_store(config.data.validation, "data.validation", config.model)
@@ -85,6 +90,12 @@ def find_checkpoint(config: TrainConfig) -> Path | None:
     if not path.is_dir():
         raise UserError(f"resume={config.resume!r}: no such folder; use auto, none or a checkpoint's path")
     verify_manifest(path)
+    newest = checkpoints.newest_complete()
+    if newest and newest.resolve() != path.resolve():
+        raise UserError(
+            f"resume={config.resume!r}: {checkpoints.folder} holds another newest checkpoint, {newest.name}; "
+            "choose another output_dir, or remove what is newer to go back"
+        )
     return path
 
 
@@ -103,15 +114,15 @@ def open_store(paths: list[str], key: str, model: E2LLMConfig) -> ChunkStore | N
 
 
 def complete_model_config(config: TrainConfig) -> None:
-    """Fill in what the model config takes from files: prompt templates and the layers that get LoRA."""
+    """Fill in what the model config takes from files: prompt templates, windows and the layers that get LoRA."""
     for task, file in config.data.prompt_files.items():
-        try:
-            config.model.templates[task] = Path(file).read_text(encoding="utf-8").rstrip("\n")
-        except OSError as error:
-            raise UserError(f"data.prompt_files.{task}={file!r}: {error.strerror}") from None
+        config.model.templates[task] = read_text(Path(file), f"data.prompt_files.{task}={file!r}").rstrip("\n")
     config.model = dataclasses.replace(config.model)  # checks the templates
     modules = read_json(Path(config.lora_modules))
+    windows = read_json(Path(config.model_windows))
     for side in ("encoder", "decoder"):
+        if not getattr(config.model, f"{side}_max_tokens"):
+            setattr(config.model, f"{side}_max_tokens", windows.get(getattr(config.model, side), 0))
         key = f"{side}_lora_targets"
         if getattr(config.model, f"{side}_lora_rank") and not getattr(config.model, key):
             model_type = load_config(config.model, side).model_type
@@ -125,9 +136,10 @@ def complete_model_config(config: TrainConfig) -> None:
 def check_same_model(config: E2LLMConfig, checkpoint: Path) -> None:
     """Refuse to continue a checkpoint with a model of another make."""
     saved = read_config(checkpoint)
-    differing = [item.name for item in dataclasses.fields(saved) if getattr(saved, item.name) != getattr(config, item.name)]
+    pairs = {item.name: (getattr(saved, item.name), getattr(config, item.name)) for item in dataclasses.fields(saved)}
+    differing = {key: pair for key, pair in pairs.items() if pair[0] != pair[1]}
     if differing:
-        text = "; ".join(f"model.{key}: saved {getattr(saved, key)!r}, now {getattr(config, key)!r}" for key in differing)
+        text = "; ".join(f"model.{key}: saved {before!r}, now {now!r}" for key, (before, now) in differing.items())
         raise UserError(f"{checkpoint} is of another model ({text}); restore these options or use another output_dir")
 
 
@@ -194,19 +206,21 @@ def sample_chunks(store: ChunkStore, count: int, seed: int) -> list[str]:
 
 def write_config(config: TrainConfig) -> None:
     """Write every resolved option, the versions and the git revision to config.json of the run."""
-    revision = subprocess.run(
-        ["git", "describe", "--always", "--dirty"],
-        cwd=Path(__file__).parent,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
     content = {
         "config": dataclasses.asdict(config),
         "versions": {"python": platform.python_version()} | {name: metadata.version(name) for name in PACKAGES},
-        "git_revision": revision.stdout.strip() or None,
+        "git_revision": _git_revision(),
     }
     atomic_write_text(Path(config.output_dir) / CONFIG_FILE, json.dumps(content, indent=2) + "\n")
+
+
+def _git_revision() -> str | None:
+    command = ["git", "describe", "--always", "--dirty"]
+    try:
+        result = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, check=False)
+    except OSError:  # git is not installed
+        return None
+    return result.stdout.strip() or None
 
 
 def _describe(model: E2LLM, store: ChunkStore, config: TrainConfig) -> None:

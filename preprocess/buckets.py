@@ -12,9 +12,10 @@ from typing import BinaryIO, NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from dataset.store import CONTEXT_SCHEMA, EXAMPLE_SCHEMA, file_sha256
+from dataset.store import CONTEXT_SCHEMA, EXAMPLE_SCHEMA
 from preprocess.spool import TEXT, Job, iter_segment, spool_path
 from utils.chunking import byte_spans, chunk_spans
+from utils.common_utils import sha256_file
 
 BATCH_BYTES = 8 << 20
 """A record batch is written when its rows hold so much."""
@@ -83,7 +84,7 @@ class _BatchWriter:
             "name": self.path.name,
             "rows": self.num_rows,
             "bytes": self.path.stat().st_size,
-            "sha256": file_sha256(self.path),
+            "sha256": sha256_file(self.path),
         }
 
 

@@ -33,10 +33,10 @@ LAST_NAMES = _pool(
 )
 
 TOWN_FIRST_WORDS = _pool(
-    """Apple, Ash, Bear, Beaver, Bell, Blue, Bull, Cedar, Clay, Cloud, Coal, Corn, Duck, Eagle, Echo, Fern, Flint, Fox,
-    Frost, Gold, Goose, Green, Heather, Honey, Iron, Ivy, King, Lamb, Lemon, Lily, Maple, Mill, Miller, Moon, Moss,
-    Oak, Olive, Pine, Queen, Rain, Raven, Reed, Rose, Salt, Sand, Shadow, Silver, Snow, Spring, Star, Stone, Storm,
-    Sugar, Summer, Sun, Swan, Thunder, Tin, Wheat, White, Willow, Wind, Winter, Wolf"""
+    """Apple, Ash, Bear, Beaver, Bell, Bishop, Blue, Bull, Cedar, Clay, Cloud, Coal, Copper, Corn, Duck, Eagle, Echo,
+    Fern, Flint, Fox, Frost, Gold, Goose, Green, Honey, Iron, Ivy, King, Lamb, Lemon, Lily, Maple, Mill, Miller, Moon,
+    Moss, Oak, Olive, Pine, Queen, Rain, Raven, Reed, Rose, Salt, Sand, Shadow, Silver, Snow, Spring, Star, Stone,
+    Storm, Sugar, Summer, Sun, Swan, Tin, Wheat, White, Willow, Wind, Winter, Wolf"""
 )
 TOWN_SECOND_WORDS = _pool(
     """Bank, Beach, Bend, Bridge, Brook, Canyon, Castle, Cliff, Corner, Court, Cove, Creek, Cross, Crossing, Dale,
@@ -66,11 +66,11 @@ COMPANY_FIRST_WORDS = _pool(
     Metro, Neptune, Nova, Omega, Orbit, Orion, Pacific, Quantum, Sigma, Vector"""
 )
 COMPANY_SECOND_WORDS = _pool(
-    """Agency, Alliance, Bank, Bureau, Center, Chemicals, Control, Council, Crafts, Delivery, Design, Devices, Direct,
-    Dynamics, Electric, Energy, Exchange, Factory, Foods, Glass, Goods, Group, Guild, House, Institute, Labs, Machines,
-    Marine, Market, Materials, Media, Metals, Mining, Motors, Network, Networks, Office, Partners, Plant, Power, Press,
-    Products, Research, Sciences, Security, Services, Shop, Sisters, Society, Software, Solutions, Sons, Steel, Studio,
-    Supply, Systems, Team, Tools, Trading, Transport, Trust, Union, Works, Workshop"""
+    """Agency, Airlines, Alliance, Bank, Books, Bureau, Center, Control, Council, Crafts, Delivery, Design, Devices,
+    Direct, Dynamics, Electric, Energy, Exchange, Factory, Foods, Glass, Goods, Group, Guild, House, Labs, Machines,
+    Marine, Market, Media, Metals, Mining, Motors, Network, Networks, Office, Partners, Plant, Power, Press, Products,
+    Railway, Records, Research, Sciences, Security, Services, Shop, Sisters, Society, Software, Sons, Steel, Stores,
+    Studio, Supply, Systems, Team, Tools, Trading, Trust, Union, Works, Workshop"""
 )
 
 CITIES = _pool(
@@ -119,10 +119,10 @@ TOWN_PRODUCTS = _pool(
 )
 COMPANY_PRODUCTS = _pool(
     """bags, batteries, bearings, beds, boats, books, boots, bottles, boxes, brakes, bulbs, buses, cables, cameras,
-    cars, cement, chairs, chips, computers, curtains, desks, doors, drills, drones, engines, filters, glue, helmets,
-    jackets, lamps, lenses, locks, maps, mirrors, nails, ovens, paint, paper, phones, pipes, planes, plastics, pots,
-    pumps, radios, robots, satellites, scanners, screws, sensors, ships, shirts, socks, stoves, tables, telephones,
-    tents, tires, tools, tractors, trains, vaccines, valves, windows"""
+    cars, cement, chairs, chips, clocks, computers, curtains, desks, doors, drills, drones, engines, filters, glue,
+    helmets, jackets, lamps, lenses, locks, maps, mirrors, nails, ovens, paint, paper, phones, pipes, planes, plastics,
+    pots, pumps, radios, robots, scanners, screws, sensors, ships, shirts, socks, stoves, tables, tents, tires, tools,
+    toys, tractors, trains, vaccines, valves, windows"""
 )
 TOPICS = _pool(
     """airports, backups, bridges, budgets, buses, climate, computers, contracts, courses, earthquakes, elections,

@@ -18,7 +18,7 @@ from preprocess.demo_phrases import TEMPLATES, mention, with_article
 SPLITS = ("train", "validation", "test")
 KIND_WEIGHTS = {"person": 50, "place": 20, "meeting": 15, "company": 15}
 MAX_SENTENCES = 1500
-"""Sentences a document may have, about 17,000 words: the smallest splits have names for no more."""
+"""Sentences a document may have, about 16,000 words: the smallest splits have names for no more."""
 RECUR_SHARE = 0.3
 """Share of the person sentences, where there is an earlier person with attributes to spare, that go on about them."""
 LINK_SHARE = 0.6

@@ -55,7 +55,7 @@ def parse_lengths(text: str, option: str, default_questions: int) -> list[Length
         if spec.num_sentences > MAX_SENTENCES:
             raise UserError(
                 f"{option}: {item.strip()!r} asks for {spec.num_sentences} sentences a document; there are names for "
-                f"{MAX_SENTENCES} (about 17,000 words)"
+                f"{MAX_SENTENCES} (about 16,000 words)"
             )
         if spec.num_sentences in specs:
             raise UserError(f"{option}: the length {spec.num_sentences} is given twice; add its documents up")

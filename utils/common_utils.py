@@ -64,13 +64,14 @@ def atomic_write_text(path: Path, text: str) -> None:
 def atomic_folder(path: Path) -> Iterator[Path]:
     """Yield a temporary folder beside `path` that becomes `path` when the block ends well, and is removed otherwise.
 
-    What an earlier process that was killed left behind under the temporary name is removed first. Every file is synced
-    before the rename, so the folder is complete or absent even after a power cut.
+    Every file is synced before the rename, so the folder is complete or absent even after a power cut. A folder that
+    stands at `path` already is moved aside until the new one is in its place. What an earlier process that was killed
+    left behind is put right first: its temporary folder is removed, and a folder it had moved aside is moved back.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.partial")
-    shutil.rmtree(temporary, ignore_errors=True)
+    temporary, aside = path.with_name(f".{path.name}.partial"), path.with_name(f".{path.name}.old")
+    _tidy(path, temporary, aside)
     temporary.mkdir()
     try:
         yield temporary
@@ -78,12 +79,18 @@ def atomic_folder(path: Path) -> Iterator[Path]:
             fsync_path(item)
         fsync_path(temporary)
         if path.exists():
-            shutil.rmtree(path)
+            os.replace(path, aside)
         os.replace(temporary, path)
         fsync_path(path.parent)
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
+    finally:
+        _tidy(path, temporary, aside)
+
+
+def _tidy(path: Path, temporary: Path, aside: Path) -> None:
+    shutil.rmtree(temporary, ignore_errors=True)
+    if aside.exists() and not path.exists():
+        os.replace(aside, path)
+    shutil.rmtree(aside, ignore_errors=True)
 
 
 def sha256_file(path: Path) -> str:
@@ -95,16 +102,30 @@ def sha256_file(path: Path) -> str:
     return digest.hexdigest()
 
 
+def read_text(path: Path, source: str = "") -> str:
+    """Read a UTF-8 text file; `source` names the file in messages where its path alone does not say what it is for.
+
+    Raises:
+        UserError: the file cannot be read or is not UTF-8.
+    """
+    try:
+        return Path(path).read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise UserError(f"{source or path}: no such file") from None
+    except OSError as error:
+        raise UserError(f"{source or path}: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        raise UserError(f"{source or path}: not valid UTF-8 ({error.reason} at byte {error.start})") from None
+
+
 def read_json(path: Path) -> dict:
     """Read a JSON file.
 
     Raises:
-        UserError: the file is missing or is not JSON; the message names the line and column.
+        UserError: the file cannot be read or is not JSON; the message names the line and column.
     """
     try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file") from None
+        return json.loads(read_text(path))
     except json.JSONDecodeError as error:
         raise UserError(f"{path}:{error.lineno}: not valid JSON ({error.msg} at column {error.colno})") from None
 
@@ -113,20 +134,26 @@ def read_jsonl(path: Path) -> Iterator[dict]:
     """Yield the objects of a JSONL file, one a line; blank lines are passed over.
 
     Raises:
-        UserError: the file is missing, or a line is not a JSON object.
+        UserError: the file cannot be read, or a line is not a JSON object in UTF-8.
     """
     try:
-        file = open(path, encoding="utf-8")
+        with open(path, "rb") as file:
+            for number, line in enumerate(file, start=1):
+                if line.strip():
+                    yield _parse_line(f"{path}:{number}", line)
     except FileNotFoundError:
         raise UserError(f"{path}: no such file") from None
-    with file:
-        for number, line in enumerate(file, start=1):
-            if not line.strip():
-                continue
-            try:
-                record = json.loads(line)
-            except json.JSONDecodeError as error:
-                raise UserError(f"{path}:{number}: not valid JSON ({error.msg} at column {error.colno})") from None
-            if not isinstance(record, dict):
-                raise UserError(f"{path}:{number}: expected a JSON object, found {type(record).__name__}")
-            yield record
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror}") from None
+
+
+def _parse_line(place: str, line: bytes) -> dict:
+    try:
+        record = json.loads(line.decode("utf-8"))
+    except json.JSONDecodeError as error:
+        raise UserError(f"{place}: not valid JSON ({error.msg} at column {error.colno})") from None
+    except UnicodeDecodeError as error:
+        raise UserError(f"{place}: not valid UTF-8 ({error.reason} at byte {error.start})") from None
+    if not isinstance(record, dict):
+        raise UserError(f"{place}: expected a JSON object, found {type(record).__name__}")
+    return record

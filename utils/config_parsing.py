@@ -1,7 +1,6 @@
 """Reading a config: defaults, a JSON file, the command line; every mistake named, with a suggestion."""
 
 import dataclasses
-import json
 import re
 import sys
 from collections.abc import Sequence
@@ -10,7 +9,7 @@ from typing import TypeVar, get_args
 
 from jsonargparse import ArgumentError, ArgumentParser, set_parsing_settings
 
-from utils.common_utils import UserError, closest
+from utils.common_utils import UserError, closest, read_json
 
 Config = TypeVar("Config")
 
@@ -28,7 +27,7 @@ def parse_config(config_class: type[Config], arguments: Sequence[str] | None = N
         UserError: an unknown key, a wrong type or an impossible value, named, with a suggestion where one is near.
     """
     set_parsing_settings(docstring_parse_attribute_docstrings=True)
-    parser = ArgumentParser(description=description, exit_on_error=False, parser_mode="json")
+    parser = ArgumentParser(description=description, exit_on_error=False, parser_mode="json", allow_abbrev=False)
     parser.add_argument("--config", action="config", help="JSON file with any of the options below")
     parser.add_class_arguments(config_class)
     arguments = sys.argv[1:] if arguments is None else list(arguments)
@@ -52,13 +51,9 @@ def _check_files(config_class: type, arguments: list[str]) -> None:
             path = Path(argument.removeprefix("--config="))
         else:
             continue
-        try:
-            content = json.loads(path.read_text(encoding="utf-8"))
-        except OSError as error:
-            raise UserError(f"--config {path}: {error.strerror}") from None
-        except json.JSONDecodeError as error:
-            raise UserError(f"{path}:{error.lineno}: not valid JSON ({error.msg} at column {error.colno})") from None
-        require(isinstance(content, dict), f"--config {path}", type(content).__name__, "must hold a JSON object")
+        content = read_json(path)
+        if not isinstance(content, dict):
+            raise UserError(f"{path}: expected a JSON object, found {type(content).__name__}")
         _check_keys(config_class, content, str(path), "")
 
 
@@ -68,7 +63,9 @@ def _check_keys(config_class: type, content: dict, source: str, prefix: str) -> 
         if key not in fields:
             raise UserError(f"{source}: unknown key {prefix}{key}.{_suggest(prefix + key, config_class, fields)}")
         kind = fields[key].type
-        if dataclasses.is_dataclass(kind) and isinstance(value, dict):
+        if dataclasses.is_dataclass(kind):
+            if not isinstance(value, dict):
+                raise UserError(f"{source}: {prefix}{key}={value!r}: must be an object with options")
             _check_keys(kind, value, source, f"{prefix}{key}.")
         elif dataclasses.is_dataclass(item_kind := next(iter(get_args(kind)), None)) and isinstance(value, list):
             for index, item in enumerate(value):
@@ -98,5 +95,5 @@ def _explain(message: str, config_class: type) -> str:
     """Add the nearest known option to a message about an unknown one on the command line."""
     unknown = re.search(r"(?:[Uu]nrecognized arguments?:|[Kk]ey) '?(?:--)?([\w.]+)", message)
     if unknown and unknown.group(1) not in known_keys(config_class):
-        return message + closest(unknown.group(1), known_keys(config_class))
+        return f"{message}." + closest(unknown.group(1), known_keys(config_class))
     return message

@@ -102,10 +102,20 @@ def test_cuts_are_counted(store, model):
     assert counts["truncated_answers"] == 8
     for batch in data[0].micro_batches:
         assert ((batch.tensors["labels"] != IGNORE).sum(1) == 5).all()
-    narrow = make_dataset(store, model, Stage(reasoning_share=1.0, min_context_chunks=4), window=36)
-    trimmed = [narrow[step] for step in range(3)]
-    assert sum(data.counts["trimmed_contexts"] for data in trimmed) > 0
-    assert max(int(b.tensors["input_ids"].shape[1]) for data in trimmed for b in data.micro_batches) <= 36
+
+
+def test_contexts_are_trimmed_to_the_decoders_window(store, model):
+    stage = Stage(reasoning_share=1.0, min_context_chunks=4)
+
+    def longest_row(data) -> int:
+        return max(batch.tensors["input_ids"].shape[1] for batch in data.micro_batches)
+
+    wide = make_dataset(store, model, stage)
+    window = max(longest_row(wide[step]) for step in range(3)) - 2
+    narrow = make_dataset(store, model, stage, window=window)
+    assert sum(wide[step].counts["trimmed_contexts"] for step in range(3)) == 0
+    assert sum(narrow[step].counts["trimmed_contexts"] for step in range(3)) > 0
+    assert max(longest_row(narrow[step]) for step in range(3)) == window
     with pytest.raises(UserError, match=r"examples.jsonl:\d+: its prompt and answer take .* window of 20"):
         make_dataset(store, model, Stage(reasoning_share=1.0), window=20)[0]
 

@@ -58,7 +58,8 @@ def test_every_template_fits_the_line_with_the_shortest_and_the_longest_words():
         assert len(sets) >= 4
         names = [f"{first} {second}" for first in NAME_PARTS[kind][0] for second in NAME_PARTS[kind][1]]
         for attributes, templates in sets.items():
-            assert 2 <= len(attributes) <= 3 and len(templates) == 2
+            assert 2 <= len(attributes) <= 3
+            assert len(templates) == 2
             for template in templates:
                 for extreme in (min, max):
                     values = {name: extreme(all_values(kind, name), key=len) for name in attributes}
@@ -80,7 +81,8 @@ def test_pools_are_large_and_hold_no_word_twice():
     assert len(demo_vocabulary.FIRST_NAMES) * len(demo_vocabulary.LAST_NAMES) >= 10_000
     told = {(kind, attribute) for kind, sets in TEMPLATES.items() for attributes in sets for attribute in attributes}
     assert told == set(QUESTIONS) == set(CLAUSES) == set(VALUES) | set(LINKS)
-    assert set(DESCRIPTIONS) == set(LINKS) and set(WHICH_QUESTIONS) == set(TEMPLATES)
+    assert set(DESCRIPTIONS) == set(LINKS)
+    assert set(WHICH_QUESTIONS) == set(TEMPLATES)
     assert all(len(phrasings) == 2 for phrasings in (*QUESTIONS.values(), *WHICH_QUESTIONS.values()))
 
 
@@ -127,7 +129,8 @@ def test_subjects_are_unique_and_tell_an_attribute_once():
             for attribute, value in sentence.values.items():
                 assert value in sentence.text
                 linked += (LINKS.get((sentence.kind, attribute)), value) in subjects
-    assert recurring > 50 and linked > 50
+    assert recurring > 50
+    assert linked > 50
 
 
 def described(document: demo_world.Document, kind: str, known: dict[str, str]) -> set[str]:
@@ -186,7 +189,8 @@ def test_a_single_sentence_offers_a_question_for_each_value():
     for document in documents(lengths=(1,), number=40):
         offers = candidates(document)
         assert len(offers["one_fact"]) == len(document.sentences[0].values) >= 2
-        assert not offers["which_of_several"] and not offers["two_facts"]
+        assert not offers["which_of_several"]
+        assert not offers["two_facts"]
         questions = list(sample_questions(random.Random(0), document, {"one_fact": 1}, 10))
         assert len({question["prompt"] for question in questions}) == len(offers["one_fact"]), "no question comes twice"
 
@@ -203,7 +207,8 @@ def test_options_hold_the_answer_once_at_any_letter():
     train = records("train", [LengthSpec(1, 300, 6), LengthSpec(8, 100, 6)])
     chosen = [record for record in train if record["meta"]["kind"] == "multiple_choice"]
     letters = Counter(record["meta"]["gold"] for record in chosen)
-    assert len(chosen) > 200 and all(letters[letter] > len(chosen) / 8 for letter in LETTERS), letters
+    assert len(chosen) > 200
+    assert all(letters[letter] > len(chosen) / 8 for letter in LETTERS), letters
     from_document = 0
     for record in chosen:
         options, gold = record["meta"]["options"], record["meta"]["gold"]
@@ -278,11 +283,13 @@ def test_files_are_byte_identical_and_share_no_names(tmp_path, capsys):
         names[split] = pairs & people
         assert names[split]
     assert [len(contexts[split]) for split in SPLITS] == [40, 5, 7]
-    assert not names["train"] & names["test"] and not names["train"] & names["validation"]
+    assert not names["train"] & names["test"]
+    assert not names["train"] & names["validation"]
     assert sum(row["meta"]["num_sentences"] == 32 for row in rows) == 18
     assert {path.name for path in (tmp_path / "a").iterdir()} == {f"{split}.jsonl" for split in SPLITS}
     printed = capsys.readouterr().out
-    assert re.search(r"32 sentences +2 .* 18\n", printed) and re.search(r"one_fact +\d+\.\d % +of", printed)
+    assert re.search(r"32 sentences +2 .* 18\n", printed)
+    assert re.search(r"one_fact +\d+\.\d % +of", printed)
 
 
 @pytest.mark.parametrize(
@@ -336,7 +343,8 @@ def test_it_runs_as_a_script_and_as_a_module(tmp_path, start):
     assert done.returncode == 0, done.stderr
     assert json.loads((tmp_path / "demo" / "test.jsonl").read_text().splitlines()[0])["task"] == "demo"
     refused = subprocess.run([*command, "--kinds", "x"], cwd=REPOSITORY, capture_output=True, text=True)
-    assert refused.returncode == 2 and refused.stderr.startswith("error: --kinds: unknown kind 'x'")
+    assert refused.returncode == 2
+    assert refused.stderr.startswith("error: --kinds: unknown kind 'x'")
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="this is a file"):
         main(["--output_dir", str(tmp_path / "file")])
