@@ -37,7 +37,7 @@ $(DATA)/train.jsonl: | $(INSTALLED)
 $(DATA)/validation.jsonl $(DATA)/test.jsonl: $(DATA)/train.jsonl ;
 
 $(DATA)/store/%/manifest.json: $(DATA)/%.jsonl
-	$(RUN) preprocess/preshuffle_data_and_chunk.py --input $< --output_dir $(@D) --chunk_size 128 --overwrite
+	$(RUN) preprocess/preshuffle_data_and_chunk.py --input $< --output_dir $(@D) --chunk_size 80 --overwrite
 
 $(OUT)/trained: $(SPLITS:%=$(DATA)/store/%/manifest.json)
 	PYTHON=$(RUN) sh train_local_machine.sh --config configs/demo_train_config.json

@@ -53,9 +53,7 @@ class MicroBatch:
     def to(self, device: torch.device) -> "MicroBatch":
         """Move the tensors to a device."""
         tensors = {name: tensor.to(device, non_blocking=True) for name, tensor in self.tensors.items()}
-        return MicroBatch(
-            tensors, self.num_labels, self.num_context_tokens, self.num_decoder_tokens, self.example_ids
-        )
+        return MicroBatch(tensors, self.num_labels, self.num_context_tokens, self.num_decoder_tokens, self.example_ids)
 
 
 def collate(

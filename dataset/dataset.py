@@ -123,9 +123,9 @@ class StepDataset(Dataset):
 
     def _understanding_row(self, unit: Unit, chunks: list[str], counts: dict[str, int]) -> DecoderRow:
         overlaps = self.store.chunk_overlaps(unit.context, unit.first_chunk, unit.end_chunk)
-        text = chunks[0] + "".join(
-            chunk[overlap:] for chunk, overlap in zip(chunks[1:], overlaps[1:], strict=True)
-        )
+        text = chunks[0] + "".join(chunk[overlap:] for chunk, overlap in zip(chunks[1:], overlaps[1:], strict=True))
+        # White space around a window is left out: encoders do not see it, so the decoder could only guess it.
+        text = text.strip()
         prompt = self.formatter.prompt_ids(self.templates["understanding"])
         name = f"context {unit.context} chunks {unit.first_chunk}-{unit.end_chunk - 1}"
         return DecoderRow(prompt, self._answer_ids(text, counts), name)

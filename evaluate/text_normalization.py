@@ -6,7 +6,7 @@ import string
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
 _DELETE_PUNCTUATION = str.maketrans("", "", string.punctuation)
 # TriviaQA's scorer adds two curly quotes, the acute accent and the backtick to ASCII punctuation.
-_PUNCTUATION_TO_SPACE = str.maketrans({character: " " for character in string.punctuation + "‘’´`"})
+_PUNCTUATION_TO_SPACE = str.maketrans(dict.fromkeys(string.punctuation + "‘’´`", " "))
 
 
 def normalize_squad(text: str) -> str:

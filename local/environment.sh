@@ -22,6 +22,8 @@ if [ "$NUM_GPUS" -eq 0 ]; then
     cores=$(getconf _NPROCESSORS_ONLN)
     threads=$((cores / PROCESSES_PER_NODE))
     export OMP_NUM_THREADS="${OMP_NUM_THREADS:-$((threads > 0 ? threads : 1))}"
+    # Waiting threads sleep instead of spinning: where anything else runs, spinning makes a step several times longer.
+    export OMP_WAIT_POLICY="${OMP_WAIT_POLICY:-PASSIVE}"
     # Keep freed memory instead of returning it: a step allocates the same large tensors again and again, and taking
     # them from the kernel anew each time costs about a tenth of a step (glibc only; elsewhere without effect).
     export MALLOC_MMAP_THRESHOLD_="${MALLOC_MMAP_THRESHOLD_:-4294967296}"

@@ -1,4 +1,4 @@
-"""Where the pretrained encoder and decoder come from: a hub id, a local folder, or a resource inside a Python package."""
+"""Where the pretrained encoder and decoder come from: a hub id, a local folder, or a resource inside a package."""
 
 import hashlib
 import importlib.util
@@ -7,8 +7,15 @@ import os
 from pathlib import Path
 
 import torch
-from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
-from transformers import PretrainedConfig, PreTrainedTokenizerBase
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PretrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 
 from model.config import E2LLMConfig
 from utils.common_utils import UserError, atomic_folder
@@ -27,8 +34,8 @@ def resolve_backbone(reference: str, key: str) -> str:
     """Turn a model reference of a config into what `from_pretrained` of transformers takes.
 
     Args:
-        reference: a hub id, a local folder, or `package:NAME/relative/path`; the last two may also point to a `.gguf` file,
-            which is converted once into the cache folder.
+        reference: a hub id, a local folder, or `package:NAME/relative/path`; the last two may also point to a `.gguf`
+            file, which is converted once into the cache folder.
         key: the config key the reference stands under, for error messages.
 
     Raises:
@@ -102,9 +109,7 @@ def load_tokenizer(reference: str, key: str, trust_remote_code: bool = False) ->
 
 def load_config(config: E2LLMConfig, side: str) -> PretrainedConfig:
     """Load the configuration of the backbone of a side, `encoder` or `decoder`, without its weights."""
-    return _load(
-        AutoConfig, getattr(config, side), f"model.{side}", trust_remote_code=config.trust_remote_code
-    )
+    return _load(AutoConfig, getattr(config, side), f"model.{side}", trust_remote_code=config.trust_remote_code)
 
 
 def load_encoder(

@@ -1,9 +1,9 @@
 """Saving and loading an E2LLM without its backbones, and exporting it with them.
 
-    checkpoint/  e2llm_config.json     what the model is made of, and the shape of its backbones
-                 adapter.safetensors
-                 encoder_lora/ decoder_lora/   as PEFT writes them; absent where the rank is 0
-                 manifest.json         size and SHA-256 of every file, written last
+checkpoint/  e2llm_config.json     what the model is made of, and the shape of its backbones
+             adapter.safetensors
+             encoder_lora/ decoder_lora/   as PEFT writes them; absent where the rank is 0
+             manifest.json         size and SHA-256 of every file, written last
 """
 
 import dataclasses
@@ -221,6 +221,6 @@ def _check_fit(path: Path, state: dict[str, torch.Tensor], expected: dict[str, t
         shapes = [tuple(tensors[name].shape) if name in tensors else "absent" for tensors in (state, expected)]
         name = re.sub(r"^base_model\.model\.", "", name)
         raise UserError(
-            f"{path}: of another model ({len(differing)} weights differ, e.g. {name}: saved {shapes[0]}, here {shapes[1]})"
+            f"{path}: of another model ({len(differing)} weights differ, e.g. {name}: saved {shapes[0]}, "
+            f"here {shapes[1]})"
         )
-

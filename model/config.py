@@ -60,7 +60,8 @@ class E2LLMConfig:
     """Wrap prompts in the decoder's own chat template."""
     templates: dict[str, str] = field(default_factory=default_templates)
     """Prompt templates by task: {context} marks the chunk tokens, {prompt} the question. `understanding` is that of the
-    understanding objective, `default` that of tasks with none of their own. Training fills them from data.prompt_files."""
+    understanding objective, `default` that of tasks with none of their own. Training takes them from
+    data.prompt_files."""
 
     def __post_init__(self):
         at_least = {"chunk_size": 1, "chunk_overlap": 0, "encoder_max_tokens": 0, "decoder_max_tokens": 0}

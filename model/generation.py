@@ -104,8 +104,8 @@ def generate(
     """Answer a batch of prompts.
 
     Everything up to the end of the chunk tokens goes through the decoder once for each different beginning; the rows
-    that share it start from copies of its key-value cache. Beginnings are padded on the left, and what follows is padded
-    between the two, so that every row's positions count its real tokens alone.
+    that share it start from copies of its key-value cache. Beginnings are padded on the left, what follows is padded
+    between the two, and every row's positions count its real tokens alone.
 
     Args:
         prompts: R prompts.
@@ -126,7 +126,9 @@ def generate(
     if isinstance(contexts, EncodedContext):
         contexts = [contexts] * len(prompts)
     if len(contexts) != len(prompts):
-        raise UserError(f"{len(prompts)} prompts and {len(contexts)} contexts: give one context for all, or one for each")
+        raise UserError(
+            f"{len(prompts)} prompts and {len(contexts)} contexts: give one context for all, or one for each"
+        )
     template = template or model.config.template(task)
     rows = [model.formatter.prompt_ids(template, prompt) for prompt in prompts]
     beginnings: dict[tuple, int] = {}
@@ -169,7 +171,9 @@ def _beginning(model: "E2LLM", prefix_ids: tuple[int, ...], context: EncodedCont
     adapter = model.chunk_encoder.adapter
     expected = (adapter.num_chunk_tokens, adapter.projection.out_features)
     if tuple(context.chunk_tokens.shape[1:]) != expected:
-        raise UserError(f"the context was encoded by another model: {tuple(context.chunk_tokens.shape[1:])}, not {expected}")
+        raise UserError(
+            f"the context was encoded by another model: {tuple(context.chunk_tokens.shape[1:])}, not {expected}"
+        )
     chunk_tokens = context.chunk_tokens.flatten(0, 1).to(prefix.device, prefix.dtype)
     return torch.cat([prefix, chunk_tokens])
 

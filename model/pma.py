@@ -34,7 +34,9 @@ class Adapter(nn.Module):
         return self.projection(self.pool(hidden_MLh, mask_ML))
 
     @torch.no_grad()
-    def fit_projection(self, pooled_Nh: torch.Tensor, target_Nd: torch.Tensor, ridge: float, target_std: float) -> float:
+    def fit_projection(
+        self, pooled_Nh: torch.Tensor, target_Nd: torch.Tensor, ridge: float, target_std: float
+    ) -> float:
         """Set the projection to the ridge regression of `target_Nd` on `pooled_Nh`, rescaled to spread `target_std`.
 
         Args:
@@ -110,8 +112,7 @@ class PMAdapter(Adapter):
 
     def pool(self, hidden_MLh: torch.Tensor, mask_ML: torch.Tensor) -> torch.Tensor:
         """See `Adapter.pool`."""
-        M, L, h = hidden_MLh.shape
-        heads = (self.num_heads, h // self.num_heads)
+        heads = (self.num_heads, hidden_MLh.shape[-1] // self.num_heads)
         query_AKe = self.query(self.seeds).unflatten(-1, heads).transpose(0, 1)
         key_MALe = self.key(hidden_MLh).unflatten(-1, heads).transpose(1, 2)
         value_MALe = self.value(hidden_MLh).unflatten(-1, heads).transpose(1, 2)

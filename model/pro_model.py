@@ -117,7 +117,10 @@ class E2LLM(nn.Module):
         return generation.encode_context(self, text)
 
     def generate(
-        self, prompts: Sequence[str], contexts: generation.EncodedContext | Sequence[generation.EncodedContext], **options
+        self,
+        prompts: Sequence[str],
+        contexts: generation.EncodedContext | Sequence[generation.EncodedContext],
+        **options,
     ) -> list[str]:
         """Answer prompts about one context, or about one each; options as in `model.generation.generate`."""
         return [answer.text for answer in generation.generate(self, prompts, contexts, **options)]
@@ -148,8 +151,8 @@ class E2LLM(nn.Module):
 
         Args:
             batch: `chunk_ids`, `chunk_mask` [M, L]; `input_ids`, `attention_mask`, `position_ids`, `labels` [B, T] with
-                -100 where nothing is to be predicted; `slot_mask` [B, T], true in the slots; `slot_source` [S], for each
-                slot in row-major order its index among the M * K chunk tokens.
+                -100 where nothing is to be predicted; `slot_mask` [B, T], true in the slots; `slot_source` [S], for
+                each slot in row-major order its index among the M * K chunk tokens.
             shuffle_chunk_tokens: give every slot the chunk token of another chunk: what is left of the loss is what the
                 decoder gets right without reading.
         """
@@ -199,10 +202,12 @@ class E2LLM(nn.Module):
         return self.decoder.get_base_model() if isinstance(self.decoder, PeftModel) else self.decoder
 
     @torch.no_grad()
-    def fit_projection(self, texts: list[str], ridge: float) -> float:
+    def fit_projection(self, texts: list[str], ridge: float, rarity: float) -> float:
         """Start the adapter's projection in closed form (`Adapter.fit_projection`) from pieces of real text.
 
-        Each text maps to the mean of the decoder's input embeddings of its tokens.
+        Each text maps to a mean of the decoder's input embeddings of its tokens, weighted by `rarity / (rarity + p)` with p
+        a token's share of the texts (Arora et al., 2017): else the words that every text has would drown those that tell
+        one from another.
 
         Returns:
             The share of the targets' variance that the fitted map explains.
@@ -211,20 +216,22 @@ class E2LLM(nn.Module):
         whole = [text for text, count in zip(texts, pieces, strict=True) if count == 1]
         piece_ids = [ids for ids, count in zip(piece_ids, _repeat(pieces), strict=True) if count == 1]
         if len(whole) < 2:
-            raise UserError("adapter_init.texts: fewer than two chunks fit the encoder's window; lower the chunk size")
+            raise UserError(
+                "adapter_init.num_texts: fewer than two chunks fit the encoder's window; lower the chunk size"
+            )
         chunk_ids, chunk_mask = pad_chunks(piece_ids, self.encoder_tokenizer.pad_token_id)
-        embedding = self.decoder.get_input_embeddings()
         with self.resolved_compute.autocast():
             pooled_MKh = self.chunk_encoder.pooled(chunk_ids.to(self.device), chunk_mask.to(self.device))
-        means = []
-        for text in whole:
-            ids = self.decoder_tokenizer(text, add_special_tokens=False, return_tensors="pt")["input_ids"][0]
-            means.append(embedding(ids.to(self.device)).float().mean(0))
-        target_Md = torch.stack(means)
-        num_seeds = pooled_MKh.shape[1]
+        token_ids = [torch.tensor(self.formatter.answer_ids(text)[:-1], device=self.device) for text in whole]
+        counts_V = torch.bincount(torch.cat(token_ids))
+        weights_V = rarity / (rarity + counts_V / counts_V.sum())
+        embedding = self.decoder.get_input_embeddings()
+        target_Md = torch.stack(
+            [(embedding(ids).float() * weights_V[ids, None]).sum(0) / weights_V[ids].sum() for ids in token_ids]
+        )
         return self.chunk_encoder.adapter.fit_projection(
             pooled_MKh.float().flatten(0, 1),
-            target_Md.repeat_interleave(num_seeds, dim=0),
+            target_Md.repeat_interleave(pooled_MKh.shape[1], dim=0),
             ridge=ridge,
             target_std=self.embedding_std,
         )
@@ -254,8 +261,8 @@ def _add_lora(backbone: PreTrainedModel, config: E2LLMConfig, side: str) -> PreT
     targets = getattr(config, f"{side}_lora_targets")
     if not targets:
         raise UserError(
-            f"model.{side}_lora_targets: empty, and model.{side}_lora_rank={rank}; name the linear layers for model type "
-            f"{backbone.config.model_type!r} here or in configs/lora_modules.json"
+            f"model.{side}_lora_targets: empty, and model.{side}_lora_rank={rank}; name the linear layers for model "
+            f"type {backbone.config.model_type!r} here or in configs/lora_modules.json"
         )
     lora = LoraConfig(r=rank, lora_alpha=config.lora_alpha, lora_dropout=config.lora_dropout, target_modules=targets)
     try:
@@ -263,8 +270,8 @@ def _add_lora(backbone: PreTrainedModel, config: E2LLMConfig, side: str) -> PreT
     except ValueError as error:
         linear = sorted({name.rpartition(".")[2] for name, m in backbone.named_modules() if isinstance(m, nn.Linear)})
         raise UserError(
-            f"model.{side}_lora_targets={targets}: not in this {backbone.config.model_type} model, whose linear layers are "
-            f"called {linear}"
+            f"model.{side}_lora_targets={targets}: not in this {backbone.config.model_type} model, whose linear layers "
+            f"are called {linear}"
         ) from error
     for module in peft_model.modules():
         # Autocast brings LoRA's matrices to the format of the activations; PEFT would copy the activations to float32.

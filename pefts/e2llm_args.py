@@ -22,12 +22,16 @@ class AdapterInitConfig:
     chunks to the mean of the decoder's input embeddings of their tokens."""
     num_texts: int = 6000
     """Chunks of the training data that the regression is fitted on."""
-    ridge: float = 0.02
+    ridge: float = 1e-3
     """Regulariser of the regression, per chunk."""
+    rarity: float = 1e-3
+    """Weight of a token in its chunk's mean: rarity / (rarity + its share of all tokens). The smaller, the more the rare
+    words count."""
 
     def __post_init__(self):
         require(self.num_texts >= 2, "adapter_init.num_texts", self.num_texts, "must be at least 2")
-        require(self.ridge > 0, "adapter_init.ridge", self.ridge, "must be above 0")
+        for key in ("ridge", "rarity"):
+            require(getattr(self, key) > 0, f"adapter_init.{key}", getattr(self, key), "must be above 0")
 
 
 @dataclass

@@ -26,6 +26,9 @@ from utils.common_utils import UserError
 
 logger = logging.getLogger(__name__)
 
+GRACE_SECONDS = 30
+"""How long the loader's processes outlive a SIGTERM, so that the step under way can end."""
+
 
 class Trainer:
     """Trains a model on the steps of a `StepDataset`.
@@ -105,9 +108,10 @@ class Trainer:
             unit="step",
             disable=not self.accelerator.is_main_process,
         )
-        with self._catch_signals(), progress:
+        step_data = _step_data(self.train_data, steps, self.config.data.num_workers)
+        with self._catch_signals(), progress, contextlib.closing(step_data):
             started = time.perf_counter()
-            for data in _step_data(self.train_data, steps, self.config.data.num_workers):
+            for data in step_data:
                 sums, grad_norm, learning_rates = self.train_step(data)
                 sums.seconds = time.perf_counter() - started
                 self.window.of(data.objective).add(sums)
@@ -191,7 +195,7 @@ class Trainer:
 
     @torch.no_grad()
     def _add_shuffled(self, micro_batches: list[MicroBatch], sums: Sums) -> None:
-        """Add the loss under the chunk tokens of the micro-batch before, as one may hold the chunks of one unit only."""
+        """Add the loss under the chunk tokens of the micro-batch before: one may hold the chunks of a single unit."""
         for index, batch in enumerate(micro_batches):
             num_chunks = len(batch.tensors["chunk_ids"])
             if len(micro_batches) > 1:
@@ -326,19 +330,23 @@ def _step_data(dataset: StepDataset, steps: range, num_workers: int) -> Iterator
         batch_size=None,
         num_workers=num_workers,
         prefetch_factor=4 if num_workers else None,
-        worker_init_fn=_ignore_signals,
+        worker_init_fn=_outlive_signals,
     )
     try:
         yield from loader
+        return
     except UserError as error:
         # A worker's error comes with its traceback in front of its message.
-        raise UserError(str(error).rpartition("UserError: ")[2].strip()) from None
+        message = str(error).rpartition("UserError: ")[2].strip()
+        # The frames on its way here hold the loader's iterator, which ends its processes when it is let go of.
+        error.__traceback__ = None
+    raise UserError(message)
 
 
-def _ignore_signals(_worker: int) -> None:
+def _outlive_signals(_worker: int) -> None:
     """Leave signals to the training process: a worker that died of one sent to them all would break its last step."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda _number, _frame: signal.alarm(GRACE_SECONDS))
     torch.set_num_threads(1)
 
 

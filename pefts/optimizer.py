@@ -17,7 +17,7 @@ def build_optimizer(model: nn.Module, config: OptimConfig) -> torch.optim.AdamW:
     groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
-            is_adapter = ".adapter." in name and "lora_" not in name
+            is_adapter = ".adapter." in f".{name}" and "lora_" not in name
             decays = parameter.ndim >= 2 and not name.endswith("seeds")
             groups.setdefault((is_adapter, decays), []).append(parameter)
     return torch.optim.AdamW(

@@ -8,18 +8,18 @@ import subprocess
 from importlib import metadata
 from pathlib import Path
 
-import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.utils import set_seed
 
-from dataset.batch_plan import BatchPlan, PseudoRandomPermutation, Stage
+from dataset.batch_plan import BatchPlan, Stage
 from dataset.dataset import RowLimits, StepDataset
 from dataset.store import ChunkStore
 from model.backbones import load_config
 from model.checkpoint import load_weights, read_config, verify_manifest
 from model.config import E2LLMConfig
 from model.pro_model import E2LLM
+from pefts.adapter_init import initialise_adapter
 from pefts.checkpoints import RunCheckpoints, read_trainer_state
 from pefts.e2llm_args import TrainConfig
 from pefts.e2llm_trainer import Trainer
@@ -55,11 +55,8 @@ def build_trainer(config: TrainConfig, accelerator: Accelerator) -> Trainer:
     train_data, validation_data = build_datasets(config, model, train_store, validation_store, accelerator)
     if checkpoint:
         load_weights(model, checkpoint)
-    elif config.adapter_init.method == "ridge":
-        texts = sample_chunks(train_store, config.adapter_init.num_texts, config.seed)
-        logger.info("fitting the adapter's projection on %d chunks", len(texts))
-        explained = model.fit_projection(texts, config.adapter_init.ridge)
-        logger.info("the projection explains %.0f %% of the variance of the chunks' mean embeddings", 100 * explained)
+    else:
+        initialise_adapter(model, train_store, config)
     trainer = Trainer(
         accelerator, config, model, optimizer, train_data, validation_data, data_fingerprint=train_store.fingerprint
     )
@@ -189,19 +186,6 @@ def build_datasets(
             data.num_steps = min(data.num_steps, data.plan.steps_in_epoch(objective))
             validation_data[objective] = data
     return train_data, validation_data
-
-
-def sample_chunks(store: ChunkStore, count: int, seed: int) -> list[str]:
-    """Draw chunks evenly from all contexts of a store."""
-    ends = np.cumsum(store.num_chunks)
-    total = int(ends[-1])
-    chosen = PseudoRandomPermutation(total, seed, "adapter_init")(np.arange(min(count, total)))
-    contexts = np.searchsorted(ends, chosen, side="right")
-    firsts = chosen - (ends[contexts] - store.num_chunks[contexts])
-    return [
-        store.context_chunks(context, first, first + 1)[0]
-        for context, first in zip(contexts.tolist(), firsts.tolist(), strict=True)
-    ]
 
 
 def write_config(config: TrainConfig) -> None:

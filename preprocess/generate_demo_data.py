@@ -17,11 +17,11 @@ from typing import NamedTuple
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from preprocess.demo_questions import KINDS, LETTERS, sample_questions
-from preprocess.demo_world import MAX_SENTENCES, SPLITS, build_document
+from preprocess.demo_world import SPLITS, build_document, max_sentences
 from utils.common_utils import UserError, atomic_write_text, closest, run_cli
 
 DEFAULT_LENGTHS = {
-    "train": "1:3000,2:3000,3:2000:8,4:1500:8,8:400:8,16:60:8",
+    "train": "1:4000:2,2:4000:4,3:2500:4,4:2000:4,8:300:8",
     "validation": "1:40,2:40,4:40,8:20",
     "test": "1:48:3,2:40:4,3:32:4,4:32:6,8:12:12,32:4:24,128:2:32",
 }
@@ -36,13 +36,14 @@ class LengthSpec(NamedTuple):
     max_questions: int
 
 
-def parse_lengths(text: str, option: str, default_questions: int) -> list[LengthSpec]:
+def parse_lengths(text: str, split: str, default_questions: int) -> list[LengthSpec]:
     """Read `sentences:documents` or `sentences:documents:questions`, comma-separated.
 
     Raises:
         UserError: an item is not two or three whole numbers of at least 1, a document is too long, or a length is
             given twice.
     """
+    option = f"--{split}_lengths"
     specs: dict[int, LengthSpec] = {}
     for item in text.split(","):
         parts = item.strip().split(":")
@@ -52,10 +53,10 @@ def parse_lengths(text: str, option: str, default_questions: int) -> list[Length
                 f"each a whole number of at least 1; write for example {option} 1:100,8:20:5"
             )
         spec = LengthSpec(int(parts[0]), int(parts[1]), int(parts[2]) if len(parts) == 3 else default_questions)
-        if spec.num_sentences > MAX_SENTENCES:
+        if spec.num_sentences > max_sentences(split):
             raise UserError(
-                f"{option}: {item.strip()!r} asks for {spec.num_sentences} sentences a document; there are names for "
-                f"{MAX_SENTENCES} (about 16,000 words)"
+                f"{option}: {item.strip()!r} asks for {spec.num_sentences} sentences a document; the {split} "
+                f"split has names for {max_sentences(split)}"
             )
         if spec.num_sentences in specs:
             raise UserError(f"{option}: the length {spec.num_sentences} is given twice; add its documents up")
@@ -174,8 +175,7 @@ def main(arguments: list[str] | None = None) -> None:
         raise UserError(f"--output_dir={args.output_dir}: this is a file; name a folder")
     kind_weights = parse_kinds(args.kinds)
     specs = {
-        split: parse_lengths(getattr(args, f"{split}_lengths"), f"--{split}_lengths", args.questions_per_document)
-        for split in SPLITS
+        split: parse_lengths(getattr(args, f"{split}_lengths"), split, args.questions_per_document) for split in SPLITS
     }
     answered: dict[str, list[dict]] = {}
     for split in SPLITS:

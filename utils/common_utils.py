@@ -149,7 +149,7 @@ def read_jsonl(path: Path) -> Iterator[dict]:
 
 def _parse_line(place: str, line: bytes) -> dict:
     try:
-        record = json.loads(line.decode("utf-8"))
+        record = json.loads(line.decode("utf-8").rstrip())
     except json.JSONDecodeError as error:
         raise UserError(f"{place}: not valid JSON ({error.msg} at column {error.colno})") from None
     except UnicodeDecodeError as error:

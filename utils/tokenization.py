@@ -70,7 +70,12 @@ class PromptFormatter:
         return PromptIds(prefix_ids, self._tokenize(suffix))
 
     def answer_ids(self, answer: str) -> tuple[int, ...]:
-        """Tokenise an answer and end it."""
+        """Tokenise an answer and end it.
+
+        In plain text a space goes before it, as in running text: tokenizers have whole words with the space in front.
+        """
+        if not self.use_chat_template:
+            answer = f" {answer}"
         return (*self._tokenize(answer), self.tokenizer.eos_token_id)
 
     @functools.cached_property

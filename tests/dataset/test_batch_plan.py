@@ -12,7 +12,8 @@ NUM_CHUNKS = np.array([1, 4, 2, 7, 1, 3])
 EXAMPLE_CONTEXT = np.array([0, 3, 1, 3, 3, 5, 1, 0, 3, 3])  # contexts 2 and 4 have no prompts
 
 
-def make_plan(stages=(Stage(reasoning_share=0.5, max_window_chunks=3),), seed=0, **sizes) -> BatchPlan:
+def make_plan(stages=(), seed=0, **sizes) -> BatchPlan:
+    stages = stages or [Stage(reasoning_share=0.5, max_window_chunks=3)]
     sizes = {"understanding_batch_size": 6, "reasoning_batch_size": 4, "prompts_per_context": 2} | sizes
     return BatchPlan(NUM_CHUNKS, EXAMPLE_CONTEXT, stages, seed, **sizes)
 

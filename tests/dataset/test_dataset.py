@@ -24,7 +24,9 @@ def make_store(path, folder, *options: str) -> ChunkStore:
     return ChunkStore.open(folder)
 
 
-def make_dataset(store, model, stage, window=512, max_answer_tokens=100, micro_batch_size=3, **processes) -> StepDataset:
+def make_dataset(
+    store, model, stage, window=512, max_answer_tokens=100, micro_batch_size=3, **processes
+) -> StepDataset:
     plan = BatchPlan(store.num_chunks, store.example_context, [stage], 0, 8, 4, prompts_per_context=2)
     limits = RowLimits(window, max_answer_tokens, model.config.num_chunk_tokens)
     templates = model.config.templates

@@ -40,7 +40,11 @@ def test_save_and_load_give_the_same_logits(model, saved):
 def test_only_trained_weights_are_saved(saved):
     files = {str(path.relative_to(saved)) for path in saved.rglob("*") if path.is_file()}
     assert {"e2llm_config.json", "adapter.safetensors", "manifest.json"} <= files
-    assert {f"{side}_lora/adapter_{kind}" for side in ("encoder", "decoder") for kind in ("config.json", "model.safetensors")} <= files
+    assert {
+        f"{side}_lora/adapter_{kind}"
+        for side in ("encoder", "decoder")
+        for kind in ("config.json", "model.safetensors")
+    } <= files
     assert not any(name.endswith((".bin", ".pt", ".pkl")) for name in files)
     assert sum(path.stat().st_size for path in saved.rglob("*.safetensors")) < 200_000
 

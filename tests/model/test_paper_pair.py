@@ -1,4 +1,4 @@
-"""The paper's pair, GTE-large-en (a BERT) with Llama-2-7B-chat, at toy width: the config alone decides the architecture."""
+"""The paper's pair, GTE-large-en (a BERT) with Llama-2-7B-chat, at toy width, from its config alone."""
 
 import json
 from pathlib import Path
@@ -51,7 +51,9 @@ def test_paper_config_builds_its_model_and_takes_a_step(paper_backbones, monkeyp
     adapter = model.chunk_encoder.adapter
     assert adapter.seeds.shape == (1, 64)
     assert adapter.projection.weight.shape == (256, 64)
-    lora_layers = {name.split(".lora_A")[0].rpartition(".")[2] for name, _ in model.named_parameters() if "lora_A" in name}
+    lora_layers = {
+        name.split(".lora_A")[0].rpartition(".")[2] for name, _ in model.named_parameters() if "lora_A" in name
+    }
     assert lora_layers == {"query", "key", "value", "dense"} | {
         f"{name}_proj" for name in ("q", "k", "v", "o", "gate", "up", "down")
     }

@@ -33,7 +33,9 @@ def reference_pool(adapter: PMAdapter, hidden_Lh: torch.Tensor, scaling: str) ->
             weights = scores.exp() / scores.exp().sum()
             parts.append(sum(weight * value[part] for weight, value in zip(weights, values, strict=True)))
         inner = adapter.norm0(seed + adapter.output(torch.cat(parts)))
-        rows.append(adapter.norm1(inner + torch.relu(inner @ adapter.feed_forward.weight.T + adapter.feed_forward.bias)))
+        rows.append(
+            adapter.norm1(inner + torch.relu(inner @ adapter.feed_forward.weight.T + adapter.feed_forward.bias))
+        )
     return torch.stack(rows)
 
 

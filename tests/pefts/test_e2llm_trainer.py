@@ -1,0 +1,329 @@
+"""A step, a run, and a run that was cut off: what is learned must not depend on how it was computed."""
+
+import json
+import math
+import multiprocessing
+import signal
+from collections import Counter
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from pefts.e2llm_trainer import seed_step
+from pefts.run_log import Sums
+from tests.pefts.conftest import metric_lines, results, stop_after, trainer_of
+from utils.common_utils import UserError
+
+NO_DROPOUT = ("--model.lora_dropout", "0", "--model.encoder_dropout", "0")
+
+
+def steps_of(trainer, count: int) -> list[dict]:
+    """Take steps and return what each came to."""
+    outcomes = []
+    for step in range(count):
+        sums, grad_norm, _ = trainer.train_step(trainer.train_data[step])
+        shuffled = sums.shuffled_loss / max(1, sums.shuffled_labels)
+        outcomes.append({"loss": sums.loss / sums.labels, "grad_norm": grad_norm, "shuffled": shuffled})
+    return outcomes
+
+
+def trained_weights(trainer) -> dict[str, torch.Tensor]:
+    named = trainer.bare_model.named_parameters()
+    return {name: parameter.detach().clone() for name, parameter in named if parameter.requires_grad}
+
+
+def test_the_loss_falls(make_config):
+    trainer = trainer_of(make_config("--num_steps", "16", "--data.stages", '[{"reasoning_share": 1.0}]', *NO_DROPOUT))
+    outcomes = steps_of(trainer, 16)
+    first, last = (sum(outcome["loss"] for outcome in part) / 3 for part in (outcomes[:3], outcomes[-3:]))
+    assert last < 0.7 * first
+
+
+def test_micro_batches_change_nothing_but_memory(make_config):
+    whole, split = (
+        steps_of(trainer_of(make_config("--data.micro_batch_size", size, *NO_DROPOUT)), 3) for size in ("8", "2")
+    )
+    for one, other in zip(whole, split, strict=True):
+        assert one["loss"] == pytest.approx(other["loss"], rel=1e-5)
+        assert one["grad_norm"] == pytest.approx(other["grad_norm"], rel=1e-4)
+    assert whole[0]["loss"] != pytest.approx(whole[2]["loss"], rel=1e-2)
+
+
+@pytest.mark.parametrize("micro_batch_size", ["1", "4"])
+def test_shuffled_loss_gives_every_unit_the_chunks_of_another(make_config, monkeypatch, micro_batch_size):
+    stage = '[{"reasoning_share": 0.0, "min_window_chunks": 2, "max_window_chunks": 2}]'
+    arguments = ("--data.micro_batch_size", micro_batch_size, "--data.stages", stage)
+    trainer = trainer_of(make_config(*arguments, *NO_DROPOUT))
+    data = trainer.train_data[0]
+    own = [row for batch in data.micro_batches for row in chunks_of_rows(batch.tensors)]
+    read = []
+    forward = trainer.model.forward
+
+    def spy(tensors, shuffle_chunk_tokens=False):
+        rows = chunks_of_rows(tensors, roll=len(tensors["chunk_ids"]) // 2 if shuffle_chunk_tokens else 0)
+        read.extend(rows)
+        return forward(tensors, shuffle_chunk_tokens)
+
+    monkeypatch.setattr(trainer.model, "forward", spy)
+    sums = Sums()
+    trainer._add_shuffled(data.micro_batches, sums)
+    assert len(read) == len(own) == 4
+    assert sums.shuffled_labels == sum(batch.num_labels for batch in data.micro_batches)
+    for before, after in zip(own, read, strict=True):
+        assert set(before) != set(after)
+
+
+def test_the_shuffled_loss_is_of_the_same_weights(make_config):
+    trainer = trainer_of(make_config(*NO_DROPOUT))
+    data, expected = trainer.train_data[0], Sums()
+    trainer._add_shuffled(data.micro_batches, expected)
+    sums, _, _ = trainer.train_step(data)
+    assert sums.shuffled_loss == pytest.approx(expected.shuffled_loss, rel=1e-6)
+    assert sums.shuffled_loss != pytest.approx(sums.loss, rel=1e-6)
+    trainer.window.of(data.objective).add(sums)
+    again, _, _ = trainer.train_step(trainer.train_data[2])
+    assert again.shuffled_labels == 0, "once between two log lines"
+
+
+def test_the_shuffled_loss_can_be_left_out(make_config):
+    trainer = trainer_of(make_config("--logging.shuffled_loss", "false"))
+    sums, _, _ = trainer.train_step(trainer.train_data[0])
+    assert "shuffled_loss" not in sums.metrics()
+
+
+def chunks_of_rows(tensors: dict, roll: int = 0) -> list[list[tuple]]:
+    """The token ids of the chunks that each decoder row reads."""
+    chunks = [
+        tuple(ids[mask.bool()].tolist())
+        for ids, mask in zip(tensors["chunk_ids"].roll(roll, 0), tensors["chunk_mask"].roll(roll, 0), strict=True)
+    ]
+    per_row = torch.split(tensors["slot_source"], tensors["slot_mask"].sum(1).tolist())
+    return [[chunks[source] for source in sources.tolist()] for sources in per_row]
+
+
+def test_steps_are_seeded_apart():
+    drawn = set()
+    for key in ((0, 0, 0), (1, 0, 0), (0, 1, 0), (0, 0, 1), (0, 0, 0)):
+        seed_step(*key)
+        drawn.add(torch.rand(1).item())
+    assert len(drawn) == 4
+
+
+def test_a_loss_that_is_not_finite_stops_before_the_update(make_config):
+    trainer = trainer_of(make_config())
+    trainer.train_step(trainer.train_data[0])
+    data = trainer.train_data[1]
+    with torch.no_grad():
+        trainer.bare_model.chunk_encoder.adapter.seeds[0, 0] = math.nan
+    before, steps = trained_weights(trainer), optimizer_steps(trainer)
+    with pytest.raises(FloatingPointError) as caught:
+        trainer.train_step(data)
+    message = str(caught.value)
+    assert message.startswith(f"step 1 ({data.objective}): the loss is nan; nothing was updated.")
+    assert all(example_id in message for example_id in data.micro_batches[0].example_ids)
+    assert trainer.step == 1
+    assert optimizer_steps(trainer) == steps == {1}
+    for name, weight in trained_weights(trainer).items():
+        assert torch.equal(weight.nan_to_num(7.0), before[name].nan_to_num(7.0)), name
+
+
+def optimizer_steps(trainer) -> set[int]:
+    return {int(state["step"]) for state in trainer.optimizer.optimizer.state.values()}
+
+
+def test_a_gradient_that_is_not_finite_stops_too(make_config):
+    trainer = trainer_of(make_config())
+    data = trainer.train_data[0]
+    before = trained_weights(trainer)
+    trainer.bare_model.chunk_encoder.adapter.projection.weight.register_hook(lambda gradient: gradient * math.inf)
+    with pytest.raises(
+        FloatingPointError, match=r"step 0 \(understanding\): the gradient's norm is .*context \d+ chunk"
+    ):
+        trainer.train_step(data)
+    assert all(torch.equal(weight, before[name]) for name, weight in trained_weights(trainer).items())
+
+
+def test_validation_is_weighted_by_tokens(make_config):
+    trainer = trainer_of(make_config("--data.micro_batch_size", "2"))
+    measured = trainer.validate()
+    assert set(measured) == {"understanding", "reasoning"}
+    model = trainer.bare_model.eval()
+    for objective, dataset in trainer.validation_data.items():
+        assert len(dataset) == 1
+        dataset.micro_batch_size = 1
+        losses, labels = [], []
+        for step in range(len(dataset)):
+            for batch in dataset[step].micro_batches:
+                with torch.no_grad():
+                    losses.append(model(batch.tensors).loss_sum.item())
+                labels.append(batch.num_labels)
+        assert len(losses) == 4
+        assert measured[objective].metrics()["loss"] == pytest.approx(sum(losses) / sum(labels), rel=1e-5)
+        by_row = sum(loss / count for loss, count in zip(losses, labels, strict=True)) / len(losses)
+        assert objective == "reasoning" or by_row != pytest.approx(sum(losses) / sum(labels), rel=1e-4)
+        assert "shuffled_loss" in measured[objective].metrics()
+
+
+def test_what_a_run_leaves(finished_run):
+    checkpoints = finished_run / "checkpoints"
+    # Saved every 3 steps, at the best (4) and at the last step, which is validated too; the last two are kept.
+    assert sorted(path.name for path in checkpoints.iterdir()) == ["best", "latest", "step-000006", "step-000007"]
+    assert (checkpoints / "latest").resolve().name == "step-000007"
+    assert (checkpoints / "best").resolve().name == "step-000007"
+    state = json.loads((checkpoints / "latest/trainer_state.json").read_text())
+    assert state["step"] == state["best_step"] == 7
+    lines = metric_lines(finished_run)
+    validations = [line for line in lines if line["split"] == "validation"]
+    assert [line["step"] for line in validations] == [4, 4, 7, 7]
+    means = {step: sum(line["loss"] for line in validations if line["step"] == step) / 2 for step in (4, 7)}
+    assert state["best_loss"] == means[7] < means[4]
+
+
+def test_metrics_are_logged_by_objective(finished_run):
+    lines = [line for line in metric_lines(finished_run) if line["split"] == "train"]
+    assert Counter(line["objective"] for line in lines) == {"understanding": 4, "reasoning": 3}
+    assert sorted({line["step"] for line in lines}) == [2, 4, 6, 7]
+    for line in lines:
+        assert line["shuffled_loss"] > 0
+        assert line["adapter_learning_rate"] == pytest.approx(2 * line["lora_learning_rate"])
+    assert lines[-1]["lora_learning_rate"] == 0
+    pairs = zip(lines[:6:2], lines[1:6:2], strict=True)
+    assert all(one["grad_norm"] != other["grad_norm"] for one, other in pairs), "each objective has its own"
+
+
+def test_a_run_cut_off_and_continued_is_the_run_uncut(make_config, finished_run, tmp_path):
+    stop_after(trainer_of(make_config()), 5)
+    with open(tmp_path / "run/metrics.jsonl", "a") as file:
+        file.write('{"step": 5, "split": "train", "objective": "reasoning", "loss": 0.0}\n{"step": 6, "spl')
+    trainer = trainer_of(make_config())
+    assert trainer.step == 4
+    trainer.train()
+    for name, content in results(finished_run / "checkpoints/latest").items():
+        assert results(tmp_path / "run/checkpoints/latest")[name] == content, name
+    assert metric_lines(tmp_path / "run") == metric_lines(finished_run)
+
+
+def test_a_log_window_goes_on_after_a_resume(make_config, finished_run, tmp_path):
+    """The checkpoint of step 3 stands between the log lines of steps 2 and 4."""
+    stop_after(trainer_of(make_config()), 3)
+    trainer = trainer_of(make_config())
+    assert trainer.step == 3
+    assert {objective: sums.labels > 0 for objective, sums in trainer.window.sums.items()} == {"understanding": True}
+    trainer.train()
+    assert metric_lines(tmp_path / "run") == metric_lines(finished_run)
+
+
+def scripted(trainer, losses: list[float]):
+    """Let validations come out as a script says."""
+    script = iter(losses)
+    trainer.validate = lambda: {"reasoning": Sums(loss=next(script), labels=1)}
+    return trainer
+
+
+EACH_STEP = ("--checkpoint.validate_every", "1", "--checkpoint.save_every", "1", "--checkpoint.keep_last", "1")
+
+
+def test_best_and_newest_are_kept_and_a_resume_remembers_the_best(make_config, tmp_path):
+    folder = tmp_path / "run/checkpoints"
+    stop_after(scripted(trainer_of(make_config(*EACH_STEP)), [5.0, 3.0, 4.0, 3.5]), 4)
+    assert sorted(path.name for path in folder.glob("step-*")) == ["step-000002", "step-000004"]
+    trainer = scripted(trainer_of(make_config(*EACH_STEP)), [3.2, 2.9, 3.1, 3.1])
+    assert (trainer.best_step, trainer.best_loss) == (2, 3.0)
+    trainer.train()
+    assert (folder / "best").resolve().name == "step-000006"
+    assert sorted(path.name for path in folder.glob("step-*")) == ["step-000006", "step-000007"]
+
+
+def test_links_that_a_kill_left_undone_are_mended(make_config, tmp_path):
+    folder = tmp_path / "run/checkpoints"
+    stop_after(scripted(trainer_of(make_config(*EACH_STEP[:4])), [5.0, 3.0]), 2)
+    # As if killed after the folder of step 2 was in place.
+    for link in ("best", "latest"):
+        (folder / link).unlink()
+        (folder / link).symlink_to("step-000001")
+    trainer_of(make_config(*EACH_STEP))
+    assert (folder / "best").resolve().name == (folder / "latest").resolve().name == "step-000002"
+
+
+def test_without_validation_the_last_is_the_best(make_config, tmp_path):
+    stop_after(trainer_of(make_config(validation=False)), 4)
+    folder = tmp_path / "run/checkpoints"
+    assert (folder / "best").resolve().name == "step-000003"
+    assert not any(line["split"] == "validation" for line in metric_lines(tmp_path / "run"))
+
+
+def test_early_stopping_leaves_a_checkpoint_and_stays_stopped(make_config, tmp_path, caplog):
+    arguments = ("--checkpoint.validate_every", "1", "--checkpoint.save_every", "100")
+    patient = (*arguments, "--checkpoint.early_stopping_patience")
+    trainer = scripted(trainer_of(make_config(*patient, "2")), [5.0, 4.0, 4.5, 4.1, 1.0])
+    trainer.train()
+    assert trainer.step == 4
+    folder = tmp_path / "run/checkpoints"
+    assert (folder / "latest").resolve().name == "step-000004"
+    assert (folder / "best").resolve().name == "step-000002"
+    again = trainer_of(make_config(*patient, "2"))
+    assert again.is_finished
+    assert again.stops_early
+    longer = scripted(trainer_of(make_config(*patient, "3")), [4.2])
+    assert not longer.is_finished
+    longer.train()
+    assert longer.step == 5
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_the_run_after_its_step_with_a_checkpoint(make_config, capfd, number):
+    trainer = trainer_of(make_config())
+    train_step = trainer.train_step
+
+    def interrupted(data):
+        if data.step == 1:
+            signal.raise_signal(number)
+        return train_step(data)
+
+    trainer.train_step = interrupted
+    handlers = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
+    with pytest.raises(SystemExit) as caught:
+        trainer.train()
+    assert caught.value.code == 128 + number
+    assert f"{number.name}: saving after this step" in capfd.readouterr().err
+    assert (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)) == handlers
+    assert trainer_of(make_config()).step == 2
+
+
+def test_a_second_signal_ends_it_at_once(make_config, tmp_path):
+    trainer = trainer_of(make_config())
+
+    def twice(data):
+        signal.raise_signal(signal.SIGTERM)
+        signal.raise_signal(signal.SIGTERM)
+
+    trainer.train_step = twice
+    with pytest.raises(KeyboardInterrupt):
+        trainer.train()
+    assert not (tmp_path / "run/checkpoints").exists()
+
+
+def test_a_signal_to_another_process_ends_this_one_too(make_config):
+    trainer = trainer_of(make_config())
+    trainer.accelerator = SimpleNamespace(num_processes=2)
+    for others, expected in ((0, None), (1, signal.SIGTERM)):
+        trainer._total = lambda own, others=others: own + others
+        trainer._share_signal()
+        assert trainer.stop_signal == expected
+
+
+def test_a_mistake_found_by_a_background_process_reads_as_one(make_config):
+    narrow = ("--model.decoder_max_tokens", "20", "--data.num_workers", "1")
+    with pytest.raises(UserError) as caught:
+        trainer_of(make_config(*narrow)).train()
+    assert not multiprocessing.active_children(), "it ends with the training"
+    assert str(caught.value).startswith("context ")
+    assert "Traceback" not in str(caught.value)
+    assert "leave no room for a chunk in a window of 20; lower data.max_answer_tokens" in str(caught.value)
+
+
+def test_a_changed_store_is_refused(make_config, validation_store):
+    stop_after(trainer_of(make_config()), 3)
+    with pytest.raises(UserError, match="the stores have changed since the checkpoint was written"):
+        trainer_of(make_config("--data.train", json.dumps([str(validation_store)])))

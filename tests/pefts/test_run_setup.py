@@ -1,0 +1,174 @@
+"""From a config to a trainer: what is checked before anything is trained."""
+
+import json
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from pefts import run_setup
+from pefts.run_setup import build_trainer, write_config
+from tests.pefts.conftest import stop_after, town_records, trainer_of, write_store
+from utils.common_utils import UserError
+
+
+def weights_of(trainer) -> dict[str, torch.Tensor]:
+    return {name: parameter for name, parameter in trainer.bare_model.named_parameters() if parameter.requires_grad}
+
+
+def test_the_seed_decides_the_start_and_the_data(make_config):
+    one, same, other = (trainer_of(make_config("--seed", seed)) for seed in ("3", "3", "4"))
+    assert all(torch.equal(weight, weights_of(same)[name]) for name, weight in weights_of(one).items())
+    assert any(not torch.equal(weight, weights_of(other)[name]) for name, weight in weights_of(one).items())
+    assert one.train_data.plan.batch(0) == same.train_data.plan.batch(0) != other.train_data.plan.batch(0)
+    # Runs are compared on the same held-out batches, whatever their seed.
+    for objective, data in one.validation_data.items():
+        assert data.plan.batch(0) == other.validation_data[objective].plan.batch(0)
+
+
+def test_validation_is_of_the_trained_objectives_and_the_last_stage(make_config):
+    stages = [{"steps": 2, "reasoning_share": 0.0}, {"reasoning_share": 1.0, "max_context_chunks": 2}]
+    trainer = trainer_of(make_config("--data.stages", json.dumps(stages)))
+    assert set(trainer.validation_data) == {"understanding", "reasoning"}
+    plan = trainer.validation_data["reasoning"].plan
+    assert all(plan.num_chunks[unit.context] <= 2 for unit in plan.batch(0).units)
+    trainer = trainer_of(make_config("--data.stages", '[{"reasoning_share": 1.0}]'))
+    assert set(trainer.validation_data) == {"reasoning"}
+
+
+def test_validation_goes_through_its_data_once_at_most(make_config):
+    trainer = trainer_of(make_config("--data.num_validation_batches", "99"))
+    reasoning = trainer.validation_data["reasoning"]
+    # Eight documents with two prompts each, in batches of four documents.
+    assert len(reasoning) == 2
+    examples = [example for step in range(2) for unit in reasoning.plan.batch(step).units for example in unit.examples]
+    assert sorted(examples) == list(range(16))
+
+
+def test_ridge_start_explains_something(make_config, caplog):
+    caplog.set_level("INFO", "pefts")
+    arguments = ("--adapter_init.method", "ridge", "--adapter_init.num_texts", "50")
+    fitted, random = trainer_of(make_config(*arguments)), trainer_of(make_config())
+    assert "on 50 chunks" in caplog.text
+    projection = "chunk_encoder.adapter.projection.weight"
+    assert not torch.equal(weights_of(fitted)[projection], weights_of(random)[projection])
+
+
+def test_resume_none_refuses_a_folder_with_checkpoints(make_config):
+    trainer_of(make_config("--resume", "none")).save()
+    with pytest.raises(
+        UserError, match=r"resume=none: .*run/checkpoints holds checkpoints already; remove them, choose"
+    ):
+        trainer_of(make_config("--resume", "none"))
+
+
+def test_resume_from_a_path(make_config, finished_run, tmp_path):
+    checkpoint = finished_run / "checkpoints/step-000006"
+    trainer = trainer_of(make_config("--resume", str(checkpoint)))
+    assert trainer.step == 6
+    # The best of the other run is not here, so this run has none yet.
+    assert trainer.best_step is None
+    trainer.train()
+    assert sorted(path.name for path in (tmp_path / "run/checkpoints").iterdir()) == ["best", "latest", "step-000007"]
+    # Once it has checkpoints of its own, an older one would leave two histories in one folder.
+    with pytest.raises(UserError, match=r"step-000006'.*holds another newest checkpoint, step-000007; choose another"):
+        trainer_of(make_config("--resume", str(checkpoint)))
+    assert trainer_of(make_config("--resume", str(tmp_path / "run/checkpoints/latest"))).step == 7
+
+
+@pytest.mark.parametrize(
+    ("resume", "message"),
+    [
+        ("/no/such/folder", r"resume='/no/such/folder': no such folder; use auto, none or a checkpoint's path"),
+        ("{tmp_path}", r"manifest.json: no such file"),
+    ],
+)
+def test_resume_from_no_checkpoint(make_config, tmp_path, resume, message):
+    with pytest.raises(UserError, match=message):
+        trainer_of(make_config("--resume", resume.format(tmp_path=tmp_path)))
+
+
+def test_a_damaged_newest_checkpoint_is_passed_over(make_config, tmp_path, caplog):
+    stop_after(trainer_of(make_config()), 6)
+    file = tmp_path / "run/checkpoints/step-000006/optimizer.safetensors"
+    file.write_bytes(file.read_bytes()[:-1])
+    trainer = trainer_of(make_config())
+    assert trainer.step == 4
+    assert "skipping the checkpoint of step 6" in caplog.text
+    assert "optimizer.safetensors: damaged" in caplog.text
+
+
+def test_another_model_is_refused_by_key(make_config):
+    trainer_of(make_config()).save()
+    arguments = ("--model.decoder_lora_rank", "3", "--model.adapter", "mean_mlp")
+    with pytest.raises(UserError) as caught:
+        trainer_of(make_config(*arguments))
+    message = str(caught.value)
+    assert "is of another model" in message
+    assert "model.decoder_lora_rank: saved 2, now 3" in message
+    assert "model.adapter: saved 'pma', now 'mean_mlp'" in message
+    assert "encoder_lora_rank" not in message
+
+
+def test_another_chunk_size_is_refused(make_config, tmp_path):
+    store = write_store(tmp_path / "wide", town_records(), "--chunk_size", "50")
+    with pytest.raises(UserError, match=r"model.chunk_size=40: the store data.train=.* was made with chunk_size=50"):
+        trainer_of(make_config("--data.train", json.dumps([str(store)])))
+    with pytest.raises(
+        UserError, match=r"model.chunk_size=40: the store data.validation=.* was made with chunk_size=50"
+    ):
+        trainer_of(make_config("--data.validation", json.dumps([str(store)])))
+
+
+def test_prompt_files_are_read_and_checked(make_config, tmp_path):
+    (tmp_path / "good.txt").write_text("Read {context} and answer {prompt}\n")
+    (tmp_path / "bad.txt").write_text("{prompt}")
+    (tmp_path / "latin.txt").write_bytes(b"{context} {prompt} \xe9")
+
+    def templates(**files):
+        trainer = trainer_of(make_config("--data.prompt_files", json.dumps({k: str(v) for k, v in files.items()})))
+        return trainer.bare_model.config.templates
+
+    assert templates(qa=tmp_path / "good.txt")["qa"] == "Read {context} and answer {prompt}"
+    for name, message in (
+        ("bad.txt", r"model.templates\['qa'\]: the template holds {context} 0 times"),
+        ("latin.txt", r"data.prompt_files.qa='.*latin.txt': not valid UTF-8"),
+        ("missing.txt", r"data.prompt_files.qa='.*missing.txt': no such file"),
+    ):
+        with pytest.raises(UserError, match=message):
+            templates(qa=tmp_path / name)
+
+
+def test_layers_with_lora_come_from_a_file_by_model_type(make_config, tmp_path):
+    trainer = trainer_of(make_config())
+    assert trainer.bare_model.config.decoder_lora_targets[:2] == ["q_proj", "k_proj"]
+    path = tmp_path / "modules.json"
+    path.write_text(json.dumps({"encoder": {"bert": ["query"]}, "decoder": {"gpt2": ["c_attn"]}}))
+    with pytest.raises(UserError, match=r"modules.json: no entry decoder.llama; add one, or name the layers in model"):
+        trainer_of(make_config("--lora_modules", str(path)))
+    arguments = ("--lora_modules", str(path), "--model.decoder_lora_targets", '["q_proj"]')
+    config = trainer_of(make_config(*arguments)).bare_model.config
+    assert (config.encoder_lora_targets, config.decoder_lora_targets) == (["query"], ["q_proj"])
+
+
+def test_gradient_accumulation_of_the_launcher_is_refused(make_config):
+    with pytest.raises(
+        UserError, match=r"gradient_accumulation_steps=4 in the launch options: .*data.micro_batch_size"
+    ):
+        build_trainer(make_config(), SimpleNamespace(gradient_accumulation_steps=4))
+
+
+def test_the_resolved_config_is_written(make_config, tmp_path, monkeypatch):
+    config = make_config("--optim.learning_rate", "0.25")
+    write_config(config)
+    content = json.loads((tmp_path / "run/config.json").read_text())
+    assert content["config"]["optim"]["learning_rate"] == 0.25
+    assert content["config"]["optim"]["beta2"] == 0.999
+    assert content["versions"]["torch"] == torch.__version__
+
+    def no_git(*_arguments, **_options):
+        raise FileNotFoundError("git")
+
+    monkeypatch.setattr(run_setup.subprocess, "run", no_git)
+    write_config(config)
+    assert json.loads((tmp_path / "run/config.json").read_text())["git_revision"] is None

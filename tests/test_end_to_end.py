@@ -1,0 +1,246 @@
+"""train_accelerate.py and eval.py as a user runs them: real processes, killed in the middle, with tiny models."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+import eval as eval_script
+import train_accelerate
+from evaluate.scoring import METRICS
+from pefts.e2llm_args import TrainConfig
+from tests.pefts.conftest import (
+    ROOT,
+    metric_lines,
+    parsed,
+    results,
+    town_records,
+    train_options,
+    trainer_of,
+    write_store,
+)
+from utils.common_utils import UserError, run_cli
+
+ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+
+
+@pytest.fixture(scope="module")
+def stores(tmp_path_factory) -> tuple[Path, Path]:
+    """Stores to train on and to validate on."""
+    folder = tmp_path_factory.mktemp("stores")
+    return write_store(folder / "train", town_records()), write_store(folder / "validation", town_records(8, seed=2))
+
+
+@pytest.fixture
+def options(tmp_path, backbones, stores) -> dict:
+    """Options of a run in tmp_path/run."""
+    options = train_options(tmp_path / "run", backbones, *stores)
+    options["num_steps"] = 12
+    options["logging"]["every"] = 1
+    options["data"]["num_workers"] = 1
+    return options
+
+
+def start(script: str, options: dict, folder: Path, *arguments: str) -> subprocess.Popen:
+    """Start a script in a process group of its own."""
+    path = folder / f"{script}.json"
+    path.write_text(json.dumps(options), encoding="utf-8")
+    command = [sys.executable, script, "--config", str(path), *arguments]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    return subprocess.Popen(command, cwd=ROOT, env=ENVIRONMENT, start_new_session=True, **pipes)
+
+
+def signal_group_after(process: subprocess.Popen, step: int, output_dir: Path, number: int) -> str:
+    """Send a signal to a run's processes once a step is in metrics.jsonl; returns what it wrote to stderr."""
+    deadline = time.monotonic() + 120
+    path = output_dir / "metrics.jsonl"
+    while f'"step": {step},' not in (path.read_text() if path.exists() else ""):
+        assert process.poll() is None, process.communicate()[1]
+        assert time.monotonic() < deadline, f"step {step} was never logged"
+        time.sleep(0.005)
+    os.killpg(process.pid, number)
+    return process.communicate(timeout=60)[1]
+
+
+def test_a_run_killed_and_terminated_becomes_the_run_uninterrupted(options, tmp_path):
+    process = start("train_accelerate.py", options, tmp_path)
+    signal_group_after(process, 5, tmp_path / "run", signal.SIGKILL)
+    assert process.returncode == -signal.SIGKILL
+    assert not (tmp_path / "run/checkpoints/step-000012").exists(), "it was to be killed in the middle"
+
+    process = start("train_accelerate.py", options, tmp_path)
+    stderr = signal_group_after(process, 8, tmp_path / "run", signal.SIGTERM)
+    assert process.returncode == 128 + signal.SIGTERM
+    assert "SIGTERM: saving after this step" in stderr
+    assert "continue with --resume auto" in stderr
+    assert "Traceback" not in stderr
+    assert "FutureWarning" not in stderr
+    state = json.loads((tmp_path / "run/checkpoints/latest/trainer_state.json").read_text())
+    assert 8 <= state["step"] < 12
+    log = (tmp_path / "run/train.log").read_text()
+    assert "continuing from" in log
+    assert f"step {state['step']}: saved" in log
+
+    trainer_of(parsed(TrainConfig, options, tmp_path)).train()
+    uncut = options | {"output_dir": str(tmp_path / "uncut"), "data": options["data"] | {"num_workers": 0}}
+    trainer_of(parsed(TrainConfig, uncut, tmp_path)).train()
+    expected = results(tmp_path / "uncut/checkpoints/latest")
+    for name, content in results(tmp_path / "run/checkpoints/latest").items():
+        assert content == expected[name], name
+    assert metric_lines(tmp_path / "run") == metric_lines(tmp_path / "uncut")
+    config = json.loads((tmp_path / "run/config.json").read_text())["config"]
+    assert config["optim"]["learning_rate"] == options["optim"]["learning_rate"]
+
+
+def run_main(monkeypatch, script, *arguments: str) -> None:
+    """Run a script's main in this process, leaving loggers alone."""
+    monkeypatch.setattr(sys, "argv", [script.__file__, *arguments])
+    monkeypatch.setattr(script, "set_up_logging", lambda *_arguments, **_options: None)
+    script.main()
+
+
+@pytest.fixture
+def run_train(options, tmp_path, monkeypatch):
+    """Return a function that runs train_accelerate.py's main with further arguments."""
+    path = tmp_path / "options.json"
+    options["data"]["num_workers"] = 0
+    options["num_steps"] = 2
+    path.write_text(json.dumps(options), encoding="utf-8")
+    return lambda *arguments: run_main(monkeypatch, train_accelerate, "--config", str(path), *arguments)
+
+
+def test_a_finished_run_is_left_alone(run_train, tmp_path, caplog):
+    run_train()
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "run").rglob("*") if path.is_file()}
+    caplog.set_level("INFO", "train_accelerate")
+    run_train()
+    assert "has 2 steps already" in caplog.text
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "run").rglob("*") if path.is_file()} == before
+    run_train("--num_steps", "3")
+    assert (tmp_path / "run/checkpoints/latest").resolve().name == "step-000003"
+
+
+def test_an_output_dir_that_cannot_be_written_to_is_named(run_train, tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match=r"output_dir='.*file/run': cannot be written to \(Not a directory\)"):
+        run_train("--output_dir", str(tmp_path / "file/run"))
+    (tmp_path / "taken/train.log").mkdir(parents=True)
+    monkeypatch.setattr(
+        sys, "argv", [train_accelerate.__file__, *sys.argv[1:], "--output_dir", str(tmp_path / "taken")]
+    )
+    monkeypatch.undo()
+    path = tmp_path / "options.json"
+    arguments = ["train_accelerate.py", "--config", str(path), "--output_dir", str(tmp_path / "taken")]
+    monkeypatch.setattr(sys, "argv", arguments)
+    with pytest.raises(UserError, match=r"output_dir='.*taken': cannot be written to \(Is a directory\)"):
+        train_accelerate.main()
+
+
+def test_a_loss_that_is_not_finite_ends_the_run_with_its_examples(run_train, tmp_path, monkeypatch, capsys):
+    build_trainer = train_accelerate.build_trainer
+
+    def poisoned(*arguments):
+        trainer = build_trainer(*arguments)
+        trainer.bare_model.chunk_encoder.adapter.projection.bias.data[0] = float("nan")
+        return trainer
+
+    monkeypatch.setattr(train_accelerate, "build_trainer", poisoned)
+    with pytest.raises(SystemExit) as caught:
+        run_cli(run_train)
+    assert caught.value.code == 2
+    error = capsys.readouterr().err.rpartition("error: ")[2]
+    assert error.startswith(
+        "step 0 (understanding): the loss is nan; nothing was updated. It was computed on: context "
+    )
+    assert "Lower optim.learning_rate or look at these examples" in error
+    assert not (tmp_path / "run/checkpoints").exists()
+
+
+@pytest.fixture
+def trained(options, tmp_path) -> Path:
+    """The best checkpoint of a short run."""
+    config = parsed(TrainConfig, options, tmp_path, "--num_steps", "2", "--data.num_workers", "0")
+    trainer_of(config).train()
+    return tmp_path / "run/checkpoints/best"
+
+
+def eval_options(tmp_path: Path, checkpoint: Path, store: Path, metrics: list[str]) -> dict:
+    return {
+        "checkpoint": str(checkpoint),
+        "output_dir": str(tmp_path / "eval"),
+        "batch_size": 4,
+        "modes": ["model", "closed_book"],
+        "tasks": [{"name": "towns", "data": [str(store)], "metrics": metrics, "max_new_tokens": 4}],
+        "reconstruction": {"data": [str(store)], "windows": [1, 2], "num_windows": 4},
+    }
+
+
+def test_an_evaluation_writes_what_its_predictions_say(trained, stores, tmp_path):
+    process = start("eval.py", eval_options(tmp_path, trained, stores[1], ["exact_match", "f1"]), tmp_path)
+    stdout, stderr = process.communicate(timeout=120)
+    assert process.returncode == 0, stderr
+    lines = (tmp_path / "eval/predictions.jsonl").read_text(encoding="utf-8").splitlines()
+    predictions = [json.loads(line) for line in lines]
+    assert len(predictions) == 32
+    metrics = json.loads((tmp_path / "eval/metrics.json").read_text())
+    report = (tmp_path / "eval/report.md").read_text(encoding="utf-8")
+    for group in metrics["scores"]["towns"]["by_mode"]:
+        own = [record for record in predictions if record["mode"] == group["group"]["mode"]]
+        assert group["n"] == len(own) == 16
+        for name in ("exact_match", "f1"):
+            mean = sum(METRICS[name].score(record)[name] for record in own) / len(own)
+            assert group["scores"][name]["value"] == pytest.approx(100 * mean)
+    assert metrics["reconstruction"]["loss_true"] > 0
+    assert [row["window"] for row in metrics["reconstruction"]["by_window"]] == [1, 2]
+    assert "step-000002" in metrics["run_info"]["checkpoint"]
+    for text in ("# Evaluation report", "towns", "closed_book", "exact_match"):
+        assert text in report
+    assert report.splitlines()[0] in stdout
+    plots = [Path(line.removeprefix("plot: ")) for line in stdout.splitlines() if line.startswith("plot: ")]
+    assert plots
+    assert all(path.stat().st_size > 1000 for path in plots)
+
+
+def test_scores_follow_the_predictions(trained, tmp_path, monkeypatch, backbones):
+    """Half of the references are what the model says anyway, so exactly half of the answers are right."""
+    store = write_store(tmp_path / "first", town_records(8, seed=3))
+    options = eval_options(tmp_path, trained, store, ["exact_match"]) | {"modes": ["model"], "reconstruction": {}}
+    path = tmp_path / "eval.json"
+    path.write_text(json.dumps(options))
+    run_main(monkeypatch, eval_script, "--config", str(path))
+    lines = (tmp_path / "eval/predictions.jsonl").read_text(encoding="utf-8").split("\n")[:-1]
+    by_prompt = {(record["prompt"], record["context_chars"]): record["prediction"] for record in map(json.loads, lines)}
+    records = town_records(8, seed=3)
+    for index, record in enumerate(records):
+        said = by_prompt[record["prompt"], len(record["context"])]
+        record["answer"] = said if index % 2 and said else "quite another answer"
+    right = sum(record["answer"] != "quite another answer" for record in records)
+    assert right
+    second = write_store(tmp_path / "second", records)
+    options["tasks"][0]["data"] = [str(second)]
+    path.write_text(json.dumps(options | {"output_dir": str(tmp_path / "eval2")}))
+    run_main(monkeypatch, eval_script, "--config", str(path))
+    metrics = json.loads((tmp_path / "eval2/metrics.json").read_text())
+    (group,) = metrics["scores"]["towns"]["by_mode"]
+    assert group["scores"]["exact_match"]["value"] == pytest.approx(100 * right / 16)
+
+
+def test_a_missing_checkpoint_is_said_without_a_traceback(stores, tmp_path):
+    process = start("eval.py", eval_options(tmp_path, tmp_path / "nowhere", stores[1], ["f1"]), tmp_path)
+    _, stderr = process.communicate(timeout=120)
+    assert process.returncode == 2
+    assert f"error: {tmp_path}/nowhere: no checkpoint here (it has no e2llm_config.json)" in stderr
+    assert "Traceback" not in stderr
+    assert "Warning" not in stderr
+
+
+def test_an_unknown_metric_is_named_before_anything_is_loaded(stores, tmp_path, monkeypatch):
+    path = tmp_path / "eval.json"
+    path.write_text(json.dumps(eval_options(tmp_path, tmp_path / "nowhere", stores[1], ["exact_macth"])))
+    with pytest.raises(UserError, match=r"metric 'exact_macth' is not one of .*Did you mean 'exact_match'\?"):
+        run_main(monkeypatch, eval_script, "--config", str(path))
