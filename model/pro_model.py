@@ -205,9 +205,9 @@ class E2LLM(nn.Module):
     def fit_projection(self, texts: list[str], ridge: float, rarity: float) -> float:
         """Start the adapter's projection in closed form (`Adapter.fit_projection`) from pieces of real text.
 
-        Each text maps to a mean of the decoder's input embeddings of its tokens, weighted by `rarity / (rarity + p)` with p
-        a token's share of the texts (Arora et al., 2017): else the words that every text has would drown those that tell
-        one from another.
+        Each text maps to a mean of the decoder's input embeddings of its tokens, weighted by `rarity / (rarity + p)`
+        with p a token's share of the texts (Arora et al., 2017): else the words that every text has would drown those
+        that tell one from another.
 
         Returns:
             The share of the targets' variance that the fitted map explains.

@@ -25,8 +25,8 @@ class AdapterInitConfig:
     ridge: float = 1e-3
     """Regulariser of the regression, per chunk."""
     rarity: float = 1e-3
-    """Weight of a token in its chunk's mean: rarity / (rarity + its share of all tokens). The smaller, the more the rare
-    words count."""
+    """Weight of a token in its chunk's mean: rarity / (rarity + its share of all tokens). The smaller it is, the more
+    rare words count."""
 
     def __post_init__(self):
         require(self.num_texts >= 2, "adapter_init.num_texts", self.num_texts, "must be at least 2")

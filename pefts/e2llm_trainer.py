@@ -226,12 +226,12 @@ class Trainer:
         }
         if due["validate_every"] and self.validation_data:
             self._validate_and_compare(run_log)
-        self._share_signal()
-        if due["save_every"] or self.best_step == self.step or self.stops_early or self.stop_signal:
+        is_stopped = self._is_stopped()
+        if due["save_every"] or self.best_step == self.step or self.stops_early or is_stopped:
             self.save()
         if self.stops_early:
             logger.info("stopping early: %d validations without a better loss", self.validations_without_gain)
-        return not (self.stops_early or self.stop_signal)
+        return not (self.stops_early or is_stopped)
 
     def _validate_and_compare(self, run_log: RunLog) -> None:
         losses = []
@@ -292,10 +292,12 @@ class Trainer:
         reduced.seconds = sums.seconds
         return reduced
 
-    def _share_signal(self) -> None:
-        """Let a signal that reached some of the processes end all of them after the same step."""
-        if self.accelerator.num_processes > 1 and self._total(self.stop_signal is not None):
-            self.stop_signal = self.stop_signal or signal.SIGTERM
+    def _is_stopped(self) -> bool:
+        """Tell whether a signal has reached any process; all agree, so that they end after the same step."""
+        if not self._total(int(self.stop_signal is not None)):
+            return False
+        self.stop_signal = self.stop_signal or signal.SIGTERM
+        return True
 
     @contextlib.contextmanager
     def _catch_signals(self) -> Iterator[None]:

@@ -23,7 +23,7 @@ from utils.common_utils import UserError, atomic_write_text, closest, run_cli
 DEFAULT_LENGTHS = {
     "train": "1:4000:2,2:4000:4,3:2500:4,4:2000:4,8:300:8",
     "validation": "1:40,2:40,4:40,8:20",
-    "test": "1:48:3,2:40:4,3:32:4,4:32:6,8:12:12,32:4:24,128:2:32",
+    "test": "1:24:3,2:24:3,3:20:3,4:24:3,8:6:8,32:2:16,128:1:16",
 }
 DEFAULT_KINDS = "one_fact:8,which_of_several:2,two_facts:2,multiple_choice:1,summary:1"
 

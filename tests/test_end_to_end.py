@@ -129,15 +129,14 @@ def test_an_output_dir_that_cannot_be_written_to_is_named(run_train, tmp_path, m
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match=r"output_dir='.*file/run': cannot be written to \(Not a directory\)"):
         run_train("--output_dir", str(tmp_path / "file/run"))
-    (tmp_path / "taken/train.log").mkdir(parents=True)
-    monkeypatch.setattr(
-        sys, "argv", [train_accelerate.__file__, *sys.argv[1:], "--output_dir", str(tmp_path / "taken")]
-    )
-    monkeypatch.undo()
-    path = tmp_path / "options.json"
-    arguments = ["train_accelerate.py", "--config", str(path), "--output_dir", str(tmp_path / "taken")]
-    monkeypatch.setattr(sys, "argv", arguments)
-    with pytest.raises(UserError, match=r"output_dir='.*taken': cannot be written to \(Is a directory\)"):
+
+    def read_only(log_file, *_arguments):
+        raise PermissionError(13, "Permission denied", log_file)
+
+    arguments = ["--config", str(tmp_path / "options.json"), "--output_dir", str(tmp_path / "other")]
+    monkeypatch.setattr(sys, "argv", [train_accelerate.__file__, *arguments])
+    monkeypatch.setattr(train_accelerate, "set_up_logging", read_only)
+    with pytest.raises(UserError, match=r"output_dir='.*other': cannot be written to \(Permission denied\)"):
         train_accelerate.main()
 
 
