@@ -5,8 +5,15 @@ A decoder row is
     prefix ids | slot x (chunks * K) | suffix ids | answer ids <eos>
     labels: -100 everywhere but on the answer
 
-Rows of one unit read the same chunk tokens, so a unit's chunks stand once among the M chunks of the batch. Shape
-suffixes: B rows, T positions, M chunks, L encoder tokens a chunk, S slots of all rows.
+Rows of one unit read the same chunk tokens, so a unit's chunks stand once among the M chunks of the batch. And where
+they begin alike, the decoder need read them only once too: packed, they become branches of one row,
+
+    prefix ids | slots | suffix 1, answer 1 <eos> | suffix 2, answer 2 <eos> | ...
+    branch ids:      0 | 1 1 1 ...                | 2 2 2 ...
+    position ids of each branch go on from the end of the slots
+
+and a position sees the shared beginning and its own branch: the same numbers as in rows of their own. Shape suffixes:
+B rows, T positions, M chunks, L encoder tokens a chunk, S slots of all rows.
 """
 
 from collections.abc import Sequence
@@ -29,7 +36,12 @@ class DecoderRow:
 
     def length(self, num_slots: int) -> int:
         """Decoder positions the row takes with `num_slots` chunk tokens."""
-        return len(self.prompt.prefix_ids) + num_slots + len(self.prompt.suffix_ids) + len(self.answer_ids)
+        return len(self.prompt.prefix_ids) + num_slots + self.branch_length
+
+    @property
+    def branch_length(self) -> int:
+        """Decoder positions behind the chunk tokens."""
+        return len(self.prompt.suffix_ids) + len(self.answer_ids)
 
 
 @dataclass
@@ -38,6 +50,14 @@ class TokenizedUnit:
 
     piece_ids: list[list[int]]
     rows: list[DecoderRow]
+
+    def length(self, num_chunk_tokens: int, pack: bool) -> int:
+        """Decoder positions of the longest row that the unit becomes."""
+        num_slots = len(self.piece_ids) * num_chunk_tokens
+        return max(
+            group[0].length(num_slots) + sum(row.branch_length for row in group[1:])
+            for group in branch_groups(self.rows, pack)
+        )
 
 
 @dataclass
@@ -56,55 +76,88 @@ class MicroBatch:
         return MicroBatch(tensors, self.num_labels, self.num_context_tokens, self.num_decoder_tokens, self.example_ids)
 
 
+def branch_groups(rows: Sequence[DecoderRow], pack: bool) -> list[list[DecoderRow]]:
+    """Group the rows of a unit that can be branches of one: those with the same prefix and something behind the slots.
+
+    Without a suffix the last chunk token itself predicts the answer, which it can do for one row only.
+    """
+    if not pack:
+        return [[row] for row in rows]
+    groups: dict[object, list[DecoderRow]] = {}
+    for index, row in enumerate(rows):
+        key = row.prompt.prefix_ids if row.prompt.suffix_ids else index
+        groups.setdefault(key, []).append(row)
+    return list(groups.values())
+
+
 def collate(
-    units: Sequence[TokenizedUnit], num_chunk_tokens: int, encoder_pad_id: int, decoder_pad_id: int
+    units: Sequence[TokenizedUnit],
+    num_chunk_tokens: int,
+    encoder_pad_id: int,
+    decoder_pad_id: int,
+    pack: bool = False,
 ) -> MicroBatch:
     """Lay units out as tensors; rows are padded on the right.
 
+    Args:
+        pack: make the prompts of a unit branches of one row. Needs an attention that takes a mask of its own for every
+            position (`eager`, `sdpa`).
+
     Returns:
         Tensors `chunk_ids`, `chunk_mask` [M, L]; `input_ids`, `attention_mask`, `position_ids`, `labels`, `slot_mask`
-        [B, T]; `slot_source` [S], for each slot in row-major order its index among the M * K chunk tokens.
+        [B, T]; `slot_source` [S], for each slot in row-major order its index among the M * K chunk tokens; and, where a
+        row has branches, `branch_ids` [B, T]: 0 on what they share, -1 on padding.
     """
     pieces = [piece for unit in units for piece in unit.piece_ids]
     chunk_ids_ML, chunk_mask_ML = pad_chunks(pieces, encoder_pad_id)
-    rows = [row for unit in units for row in unit.rows]
-    longest = max(row.length(len(unit.piece_ids) * num_chunk_tokens) for unit in units for row in unit.rows)
-    input_ids_BT = torch.full((len(rows), longest), decoder_pad_id, dtype=torch.long)
-    attention_mask_BT = torch.zeros(len(rows), longest, dtype=torch.long)
-    labels_BT = torch.full((len(rows), longest), IGNORE, dtype=torch.long)
-    slot_mask_BT = torch.zeros(len(rows), longest, dtype=torch.bool)
-    sources, first_piece, place = [], 0, 0
+    groups = [(unit, group) for unit in units for group in branch_groups(unit.rows, pack)]
+    shape = (len(groups), max(unit.length(num_chunk_tokens, pack) for unit in units))
+    input_ids_BT = torch.full(shape, decoder_pad_id, dtype=torch.long)
+    position_ids_BT = torch.arange(shape[1]).repeat(shape[0], 1)
+    labels_BT = torch.full(shape, IGNORE, dtype=torch.long)
+    slot_mask_BT = torch.zeros(shape, dtype=torch.bool)
+    branch_ids_BT = torch.full(shape, -1, dtype=torch.long)
+    first_source_of, first_source = {}, 0
     for unit in units:
+        first_source_of[id(unit)] = first_source
+        first_source += len(unit.piece_ids) * num_chunk_tokens
+    sources = []
+    for place, (unit, group) in enumerate(groups):
         num_slots = len(unit.piece_ids) * num_chunk_tokens
-        first_source = first_piece * num_chunk_tokens
-        for row in unit.rows:
-            slots = slice(len(row.prompt.prefix_ids), len(row.prompt.prefix_ids) + num_slots)
-            end = row.length(num_slots)
+        prefix_ids = group[0].prompt.prefix_ids
+        slots = slice(len(prefix_ids), len(prefix_ids) + num_slots)
+        input_ids_BT[place, : slots.start] = torch.tensor(prefix_ids, dtype=torch.long)
+        slot_mask_BT[place, slots] = True
+        branch_ids_BT[place, : slots.stop] = 0
+        start = slots.stop
+        for branch, row in enumerate(group, start=1):
+            end = start + row.branch_length
             answer = slice(end - len(row.answer_ids), end)
-            input_ids_BT[place, : slots.start] = torch.tensor(row.prompt.prefix_ids, dtype=torch.long)
-            input_ids_BT[place, slots.stop : answer.start] = torch.tensor(row.prompt.suffix_ids, dtype=torch.long)
+            input_ids_BT[place, start : answer.start] = torch.tensor(row.prompt.suffix_ids, dtype=torch.long)
             input_ids_BT[place, answer] = torch.tensor(row.answer_ids, dtype=torch.long)
             labels_BT[place, answer] = input_ids_BT[place, answer]
-            attention_mask_BT[place, :end] = 1
-            slot_mask_BT[place, slots] = True
-            sources.append(torch.arange(first_source, first_source + num_slots))
-            place += 1
-        first_piece += len(unit.piece_ids)
+            position_ids_BT[place, start:end] = torch.arange(slots.stop, slots.stop + row.branch_length)
+            branch_ids_BT[place, start:end] = branch
+            start = end
+        sources.append(torch.arange(first_source_of[id(unit)], first_source_of[id(unit)] + num_slots))
+    attention_mask_BT = (branch_ids_BT >= 0).long()
     tensors = {
         "chunk_ids": chunk_ids_ML,
         "chunk_mask": chunk_mask_ML,
         "input_ids": input_ids_BT,
         "attention_mask": attention_mask_BT,
-        "position_ids": torch.arange(longest).expand(len(rows), -1).contiguous(),
+        "position_ids": position_ids_BT,
         "labels": labels_BT,
         "slot_mask": slot_mask_BT,
         "slot_source": torch.cat(sources),
     }
+    if any(len(group) > 1 for _, group in groups):
+        tensors["branch_ids"] = branch_ids_BT
     return MicroBatch(
         tensors,
         # The first position is never predicted; an answer never stands there, since a prompt is never empty.
         num_labels=int((labels_BT[:, 1:] != IGNORE).sum()),
         num_context_tokens=int(chunk_mask_ML.sum()),
         num_decoder_tokens=int(attention_mask_BT.sum()),
-        example_ids=[row.example_id for row in rows],
+        example_ids=[row.example_id for unit in units for row in unit.rows],
     )

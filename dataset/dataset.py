@@ -48,6 +48,7 @@ class StepDataset(Dataset):
         num_steps: length of the training, in optimizer steps.
         micro_batch_size: decoder rows (windows, or prompts) put through the model at once; the prompts of one context
             are not torn apart.
+        pack: make the prompts of one context branches of one row (`dataset.collator`).
 
     Raises:
         UserError: a batch size cannot be shared by the processes.
@@ -63,6 +64,7 @@ class StepDataset(Dataset):
         limits: RowLimits,
         num_steps: int,
         micro_batch_size: int,
+        pack: bool = False,
         process_index: int = 0,
         num_processes: int = 1,
     ):
@@ -79,6 +81,7 @@ class StepDataset(Dataset):
         self.limits = limits
         self.num_steps = num_steps
         self.micro_batch_size = micro_batch_size
+        self.pack = pack
         self.process_index = process_index
         self.num_processes = num_processes
 
@@ -90,8 +93,7 @@ class StepDataset(Dataset):
         counts = {"truncated_answers": 0, "trimmed_contexts": 0, "split_chunks": 0}
         by_size = sorted(batch.units, key=lambda unit: unit.first_chunk - unit.end_chunk)
         mine = [self._tokenize(unit, counts) for unit in by_size[self.process_index :: self.num_processes]]
-        slots = self.limits.num_chunk_tokens
-        mine.sort(key=lambda unit: max(row.length(len(unit.piece_ids) * slots) for row in unit.rows))
+        mine.sort(key=lambda unit: unit.length(self.limits.num_chunk_tokens, self.pack))
         rows_per_unit = self.plan.prompts_per_context if batch.objective == "reasoning" else 1
         units_at_once = max(1, self.micro_batch_size // rows_per_unit)
         micro_batches = [
@@ -100,6 +102,7 @@ class StepDataset(Dataset):
                 self.limits.num_chunk_tokens,
                 self.chunk_tokenizer.tokenizer.pad_token_id,
                 self.formatter.tokenizer.pad_token_id,
+                self.pack,
             )
             for start in range(0, len(mine), units_at_once)
         ]

@@ -146,13 +146,23 @@ class E2LLM(nn.Module):
         window = _window(self.decoder.config, self.decoder_tokenizer)
         return min(self.config.decoder_max_tokens or window, window)
 
+    @property
+    def takes_branches(self) -> bool:
+        """Whether the decoder can read packed prompts: its attention takes a mask of its own for every position.
+
+        Flash and flex attention do not, and layers with a sliding window would lose it.
+        """
+        has_window = bool(getattr(self.decoder.config, "sliding_window", None))
+        return self.resolved_compute.attn_implementation in ("eager", "sdpa") and not has_window
+
     def forward(self, batch: dict[str, torch.Tensor], shuffle_chunk_tokens: bool = False) -> LossOutput:
         """Compute the summed loss of a batch as `dataset.collator.collate` makes it.
 
         Args:
             batch: `chunk_ids`, `chunk_mask` [M, L]; `input_ids`, `attention_mask`, `position_ids`, `labels` [B, T] with
                 -100 where nothing is to be predicted; `slot_mask` [B, T], true in the slots; `slot_source` [S], for
-                each slot in row-major order its index among the M * K chunk tokens.
+                each slot in row-major order its index among the M * K chunk tokens; where rows have branches,
+                `branch_ids` [B, T].
             shuffle_chunk_tokens: give every slot the chunk token of another chunk: what is left of the loss is what the
                 decoder gets right without reading.
         """
@@ -178,9 +188,12 @@ class E2LLM(nn.Module):
 
     def decoder_hidden(self, embeddings_BTd: torch.Tensor, batch: dict[str, torch.Tensor]) -> torch.Tensor:
         """Run the decoder without its head; returns the last hidden states [B, T, d]."""
+        attention_mask = batch["attention_mask"]
+        if "branch_ids" in batch:
+            attention_mask = branch_attention_mask(batch["branch_ids"], embeddings_BTd.dtype)
         return self._causal_lm.get_decoder()(
             inputs_embeds=embeddings_BTd,
-            attention_mask=batch["attention_mask"],
+            attention_mask=attention_mask,
             position_ids=batch["position_ids"],
             use_cache=False,
         ).last_hidden_state
@@ -235,6 +248,24 @@ class E2LLM(nn.Module):
             ridge=ridge,
             target_std=self.embedding_std,
         )
+
+
+def branch_attention_mask(branch_ids_BT: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """Return what to add to attention scores [B, 1, T, T] so that a branch sees itself and what all branches share.
+
+    Args:
+        branch_ids_BT: the branch of every position, 0 for what is shared, -1 for padding (which sees itself alone, so
+            that no row of scores is empty).
+    """
+    num_positions = branch_ids_BT.shape[1]
+    same_BTT = branch_ids_BT[:, :, None] == branch_ids_BT[:, None, :]
+    shared_B1T = (branch_ids_BT == 0)[:, None, :]
+    causal_TT = torch.ones(num_positions, num_positions, dtype=torch.bool, device=branch_ids_BT.device).tril()
+    real_BT1 = (branch_ids_BT >= 0)[:, :, None]
+    itself_TT = torch.eye(num_positions, dtype=torch.bool, device=branch_ids_BT.device)
+    seen_BTT = (same_BTT | shared_B1T) & causal_TT & real_BT1 | itself_TT
+    mask_BTT = torch.zeros(seen_BTT.shape, dtype=dtype, device=seen_BTT.device)
+    return mask_BTT.masked_fill(~seen_BTT, torch.finfo(dtype).min)[:, None]
 
 
 def _repeat(counts: list[int]) -> list[int]:

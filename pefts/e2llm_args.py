@@ -50,6 +50,9 @@ class DataConfig:
     """Contexts whose prompts are answered in one optimizer step, over all processes."""
     prompts_per_context: int = 1
     """Most prompts answered from one encoding of a context."""
+    pack_prompts: bool = True
+    """Put what the prompts of one context have in common through the decoder once: the same result for less work. Where
+    the attention cannot (flash, flex, sliding windows), each prompt keeps a row of its own."""
     micro_batch_size: int = 8
     """Windows or prompts that one process puts through the model at once; changes memory, not the result."""
     max_answer_tokens: int = 1024

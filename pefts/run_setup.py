@@ -169,6 +169,7 @@ def build_datasets(
             limits,
             num_steps,
             config.data.micro_batch_size,
+            config.data.pack_prompts and model.takes_branches,
             accelerator.process_index,
             accelerator.num_processes,
         )

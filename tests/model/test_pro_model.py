@@ -6,11 +6,12 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, CohereConfig, Gemma2Config, GraniteConfig
 
-from dataset.collator import DecoderRow, TokenizedUnit, collate
+from dataset.collator import DecoderRow, TokenizedUnit, branch_groups, collate
 from model.compute import ComputeConfig
 from model.pro_model import E2LLM
 from tests.conftest import build_model, corpus
 from utils.common_utils import UserError
+from utils.tokenization import PromptIds
 
 
 def make_units(model, sizes=(1, 3, 2)) -> list[TokenizedUnit]:
@@ -26,9 +27,9 @@ def make_units(model, sizes=(1, 3, 2)) -> list[TokenizedUnit]:
     return units
 
 
-def batch_of(model, units):
+def batch_of(model, units, pack=False):
     pads = (model.encoder_tokenizer.pad_token_id, model.decoder_tokenizer.pad_token_id)
-    return collate(units, model.config.num_chunk_tokens, *pads)
+    return collate(units, model.config.num_chunk_tokens, *pads, pack)
 
 
 def plain_loss(model, unit: TokenizedUnit, row: DecoderRow) -> tuple[float, int]:
@@ -76,6 +77,38 @@ def test_loss_and_gradient_do_not_depend_on_the_split(model_config):
     for name, gradient in results[0][1].items():
         assert gradient is not None and gradient.abs().sum() > 0, f"no gradient reached {name}"
         torch.testing.assert_close(results[1][1][name], gradient, atol=1e-5, rtol=1e-3)
+
+
+@pytest.mark.parametrize("attention", ["eager", "sdpa"])
+def test_packed_prompts_give_the_loss_and_gradient_of_rows_of_their_own(model_config, attention):
+    results = []
+    for pack in (False, True):
+        model = build_model(model_config, attn_implementation=attention).train()
+        batch = batch_of(model, make_units(model), pack)
+        assert len(batch.tensors["input_ids"]) == (3 if pack else 4)
+        output = model(batch.tensors)
+        output.loss_sum.backward()
+        results.append((output, {n: p.grad for n, p in model.named_parameters() if p.requires_grad}))
+    (separate, expected), (packed, gradients) = results
+    assert packed.num_tokens == separate.num_tokens and packed.num_correct == separate.num_correct
+    assert packed.loss_sum.item() == pytest.approx(separate.loss_sum.item(), rel=1e-5)
+    for name, gradient in expected.items():
+        torch.testing.assert_close(gradients[name], gradient, atol=1e-4, rtol=1e-3)
+
+
+def test_prompts_are_packed_only_where_they_begin_alike_and_go_on():
+    question, first = PromptIds((7,), (8, 9)), PromptIds((8, 9), ())
+    rows = [DecoderRow(ids, (5, 2), str(index)) for index, ids in enumerate((question, first, first, question))]
+    names = [[row.example_id for row in group] for group in branch_groups(rows, pack=True)]
+    assert names == [["0", "3"], ["1"], ["2"]]
+    assert len(branch_groups(rows, pack=False)) == 4
+
+
+def test_sliding_windows_are_not_packed(model):
+    assert model.takes_branches
+    model.decoder.config.sliding_window = 16
+    assert not model.takes_branches
+    model.decoder.config.sliding_window = None
 
 
 def test_order_of_contexts_changes_nothing(model):
