@@ -8,6 +8,7 @@ from evaluate.em_quality import ACCURACY, EXACT_MATCH, SUBSTRING_EM
 from evaluate.f1_qa import CEPE_F1, F1, TRIVIAQA_EM, TRIVIAQA_F1
 from evaluate.predictions import field_value, group_order
 from evaluate.rouge_sum import ROUGE, ROUGE_STEMMED
+from evaluate.ruler_metric import RULER, STRING_MATCH_ALL, STRING_MATCH_PART
 
 METRICS: dict[str, Metric] = {
     metric.name: metric
@@ -21,6 +22,9 @@ METRICS: dict[str, Metric] = {
         ACCURACY,
         SUBSTRING_EM,
         CEPE_F1,
+        STRING_MATCH_ALL,
+        STRING_MATCH_PART,
+        RULER,
     )
 }
 """Every metric a task may name. A further metric is a module with its `Metric` and an entry here."""

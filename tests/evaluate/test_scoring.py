@@ -12,7 +12,7 @@ def record(number: int, prediction: str, mode: str = "model", **changes) -> dict
 
 
 def test_every_registered_metric_scores_a_perfect_answer_100():
-    meta = {"options": ["red wine bottle", "blue"], "gold": "A"}
+    meta = {"options": ["red wine bottle", "blue"], "gold": "A", "ruler_task": "vt"}
     predictions = [record(i, "red wine bottle", references=["red wine bottle"], meta=meta) for i in range(2)]
     assert {"exact_match", "f1", "triviaqa_em", "triviaqa_f1", "rouge", "rouge_stemmed", "accuracy"} <= set(METRICS)
     for name, metric in METRICS.items():
