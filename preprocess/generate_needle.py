@@ -287,8 +287,8 @@ def main(arguments: list[str] | None = None) -> None:
     tally = Tally()
     atomic_write_lines(args.output, generate(generator, cells, tally))
     print(
-        f"{args.output}: {tally.records} records of {len(cells)} contexts ({len(lengths)} lengths x {len(depths)} depths"
-        f" x {args.samples}), shorter than asked for by {np.mean(tally.shortfalls):.2f} % on average, "
+        f"{args.output}: {tally.records} records, {len(cells)} contexts ({len(lengths)} lengths x {len(depths)} depths "
+        f"x {args.samples}), shorter than asked for by {np.mean(tally.shortfalls):.2f} % on average, "
         f"{max(tally.shortfalls):.2f} % at most\n"
         f"  left out of the haystacks: {tally.left_out:,} sentences that mention the subject of a needle"
     )

@@ -49,7 +49,9 @@ class Haystack:
             self._total += float(costs.sum())
         # Many small arrays, joined once for the next caller.
         self._costs = [np.concatenate(self._costs)]
-        return self._pieces, self._costs[0]
+        # No more than is asked for, so that a context does not depend on those made before it.
+        end = int(np.searchsorted(np.cumsum(self._costs[0]), length)) + 1
+        return self._pieces[:end], self._costs[0][:end]
 
 
 def prose_blocks(seed: str) -> Iterator[list[str]]:
