@@ -5,6 +5,7 @@ import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -17,6 +18,7 @@ _MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 # With more lines than this in a panel, bands only hide the lines: the table has the intervals.
 _MAX_LINES_WITH_BANDS = 5
 _WIDTH_INCHES, _DPI = 10.0, 100
+_MAX_WRITTEN_CELLS, _MAX_HEATMAP_NAMES = 200, 20
 
 
 def bucket_name(bucket: Sequence[int]) -> str:
@@ -140,6 +142,50 @@ def plot_training_curves(path: Path, curves: Mapping[tuple[str, str], Curve]) ->
         axes.grid(alpha=0.3)
     panels[0].set_ylabel("loss (nats a token)")
     figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=2, frameon=False)
+    _save(figure, path)
+
+
+def plot_needle_heatmap(
+    path: Path,
+    lengths: Sequence[float],
+    depths: Sequence[float],
+    values: Mapping[tuple[float, float], float],
+    title: str,
+    unit: str = "tokens",
+) -> None:
+    """Draw scores in per cent by length of the context (columns) and depth of the needle (rows, the beginning on top).
+
+    Each cell is written out where there are at most 200 of them; a cell that was not measured is hatched.
+
+    Args:
+        lengths, depths: ascending, at least one of each.
+        values: (length, depth) -> score in per cent; cells may be absent.
+        unit: of the lengths.
+    """
+    grid_DL = np.array([[values.get((length, depth), math.nan) for length in lengths] for depth in depths])
+    height = min(10.0, max(3.6, 1.6 + 0.36 * len(depths)))
+    figure = Figure(figsize=(_WIDTH_INCHES, height), dpi=_DPI, layout="constrained")
+    axes = figure.subplots()
+    axes.set_facecolor("#dddddd")
+    axes.patch.set_hatch("///")
+    # Cividis reads the same to colour-blind readers, and in print.
+    image = axes.imshow(np.ma.masked_invalid(grid_DL), aspect="auto", cmap="cividis", vmin=0, vmax=100)
+    if grid_DL.size <= _MAX_WRITTEN_CELLS:
+        for row, column in zip(*np.nonzero(~np.isnan(grid_DL)), strict=True):
+            value = grid_DL[row, column]
+            color = "black" if value > 55 else "white"
+            axes.text(column, row, f"{value:.0f}", ha="center", va="center", color=color, fontsize=8)
+    for axis, ticks, names in (
+        (axes.xaxis, range(len(lengths)), [f"{length:,.0f}" for length in lengths]),
+        (axes.yaxis, range(len(depths)), [f"{depth:g}" for depth in depths]),
+    ):
+        step = -(-len(names) // _MAX_HEATMAP_NAMES)
+        axis.set_ticks(list(ticks)[::step], names[::step])
+    axes.tick_params(axis="x", rotation=45 if len(lengths) > 8 else 0)
+    axes.set_xlabel(f"length of the context ({unit})")
+    axes.set_ylabel("depth of the needle (%)")
+    figure.colorbar(image, ax=axes, label="score (%)", shrink=0.9)
+    figure.suptitle(title)
     _save(figure, path)
 
 

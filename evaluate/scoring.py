@@ -6,6 +6,7 @@ from evaluate.aggregate import Metric, ScoreTable, score_examples, summarise, su
 from evaluate.command_line import choose_metrics
 from evaluate.em_quality import ACCURACY, EXACT_MATCH, SUBSTRING_EM
 from evaluate.f1_qa import CEPE_F1, F1, TRIVIAQA_EM, TRIVIAQA_F1
+from evaluate.niah_metric import NEEDLE
 from evaluate.predictions import field_value, group_order
 from evaluate.rouge_sum import ROUGE, ROUGE_STEMMED
 from evaluate.ruler_metric import RULER, STRING_MATCH_ALL, STRING_MATCH_PART
@@ -25,6 +26,7 @@ METRICS: dict[str, Metric] = {
         STRING_MATCH_ALL,
         STRING_MATCH_PART,
         RULER,
+        NEEDLE,
     )
 }
 """Every metric a task may name. A further metric is a module with its `Metric` and an entry here."""

@@ -4,7 +4,7 @@ import struct
 
 import pytest
 
-from evaluate.plots import bucket_name, plot_score_by_chunks, plot_training_curves
+from evaluate.plots import bucket_name, plot_needle_heatmap, plot_score_by_chunks, plot_training_curves
 from evaluate.training_log import Curve
 
 
@@ -46,3 +46,23 @@ def test_training_curves(tmp_path):
 
 def test_bucket_name():
     assert (bucket_name((8, 8)), bucket_name((8, 15))) == ("8", "8-15")
+
+
+@pytest.mark.parametrize("size", [1, 6, 60])
+def test_needle_heatmap(tmp_path, size):
+    path = tmp_path / "heatmap.png"
+    lengths, depths = [1000 * n for n in range(1, size + 1)], list(range(size))
+    values = {(length, depth): 50.0 for length in lengths for depth in depths[: size - size // 3]}
+    plot_needle_heatmap(path, lengths, depths, values, "needle", "chunks")
+    width, height = png_size(path)
+    assert width == 1000 and 350 <= height <= 1000
+
+
+def test_a_heatmap_shows_its_scores(tmp_path):
+    """Another score gives another picture, so that the cells are not all of one colour or empty."""
+    pictures = set()
+    for name, value in (("low", 0.0), ("high", 100.0), ("absent", None)):
+        values = {(1, 0): 0.0} | ({} if value is None else {(1, 50): value})
+        plot_needle_heatmap(tmp_path / name, [1], [0, 50], values, "t")
+        pictures.add((tmp_path / name).read_bytes())
+    assert len(pictures) == 3
