@@ -104,8 +104,8 @@ def fit_largest(
     """Build with as many units of haystack as stay within `limit`.
 
     Every result is measured as a whole, so that it never exceeds the limit, however wrong the costs are; they only
-    serve to guess the size, which takes two or three measurements where they are good. A unit less than what would
-    still fit is possible where lengths do not grow evenly.
+    serve to guess the size, which takes two or three measurements where they are good. Less than what would still fit
+    is possible where lengths grow by leaps.
 
     Args:
         build: size, in units of haystack -> whatever is to be measured; the same for the same size.

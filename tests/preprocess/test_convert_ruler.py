@@ -8,9 +8,11 @@ from preprocess.convert_ruler import main
 from utils.common_utils import UserError, read_jsonl
 
 NIAH = (
-    "Some special magic numbers are hidden within the following text. Make sure to memorize it. I will quiz you about the "
-    "numbers afterwards.\nOne of the special magic numbers for a-b is: 1234567. Essay text.\nWhat are all the special magic "
-    "numbers for a-b mentioned in the provided text? The special magic numbers for a-b mentioned in the provided text are"
+    "Some special magic numbers are hidden within the following text. Make sure to memorize it. "
+    "I will quiz you about the numbers afterwards.\n"
+    "One of the special magic numbers for a-b is: 1234567. Essay text.\n"
+    "What are all the special magic numbers for a-b mentioned in the provided text? "
+    "The special magic numbers for a-b mentioned in the provided text are"
 )
 QUESTION = (
     "Answer the question based on the given documents. Only give me the answer and do not output any other words.\n\n"

@@ -165,7 +165,7 @@ def test_files_of_the_user(tmp_path, backbones, capsys):
     (tmp_path / "essays").mkdir()
     (tmp_path / "essays" / "one.txt").write_text("I wrote this.  It is\nshort. Is it? ")
     options = ["--tasks", "niah_single_2,qa_1,qa_2", "--essays", str(tmp_path / "essays")]
-    options += ["--squad", str(squad_file(tmp_path / "s.json", 9))]
+    options += ["--squad", str(squad_file(tmp_path / "s.json", 3))]
     options += ["--hotpotqa", str(hotpotqa_file(tmp_path / "h.json", 9))]
     records = generate(tmp_path / "out", backbones[1], *options, lengths="1536", num_samples=1)
     assert [record["meta"]["source"] for record in records] == ["essays", "squad", "hotpotqa"]
@@ -176,7 +176,7 @@ def test_files_of_the_user(tmp_path, backbones, capsys):
     assert hotpotqa["context"].count("Town0 is here.") == 10
     output = capsys.readouterr()
     assert "generated" not in output.out
-    # Nine articles of four short paragraphs are less than the length: said, not hidden.
+    # Three articles of four short paragraphs are less than the length: said, not hidden.
     assert "warning: qa_1: 1 of 1 samples have less than 95 % of 1,536 tokens" in output.err
 
 
