@@ -12,6 +12,7 @@ from utils import common_utils
 from utils.common_utils import (
     UserError,
     atomic_folder,
+    atomic_write_lines,
     atomic_write_text,
     closest,
     read_json,
@@ -115,6 +116,20 @@ def test_a_kill_between_the_renames_loses_nothing(tmp_path, killed_at_rename):
     write_folder(path, "newer")
     assert (path / "sub/file").read_text() == "newer"
     assert names(tmp_path) == {"folder"}
+
+
+def test_lines_that_fail_half_way_leave_the_old_file(tmp_path):
+    path = tmp_path / "folder" / "file.jsonl"
+    atomic_write_lines(path, ("one\n", "two\n"))
+    assert path.read_text() == "one\ntwo\n"
+
+    def failing():
+        yield "three\n"
+        raise UserError("no more")
+
+    with pytest.raises(UserError, match="no more"):
+        atomic_write_lines(path, failing())
+    assert path.read_text() == "one\ntwo\n" and list(path.parent.iterdir()) == [path]
 
 
 def test_text_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
