@@ -3,6 +3,7 @@
 import json
 import re
 from collections import Counter
+from pathlib import Path
 
 import pytest
 
@@ -13,6 +14,7 @@ from preprocess.ruler_templates import NIAH_SETTINGS, TASKS, split_input
 from tests.conftest import decoder_tokenizer
 from tests.preprocess.test_ruler_questions import hotpotqa_file, squad_file
 from utils.common_utils import UserError, read_jsonl
+from utils.tokenization import check_template
 
 LENGTHS = (2048, 6000)
 
@@ -181,10 +183,18 @@ def test_files_of_the_user(tmp_path, backbones, capsys):
 
 
 def test_generated_haystacks_are_announced(tmp_path, backbones, capsys):
-    generate(tmp_path, backbones[1], "--tasks", "vt,qa_1,niah_single_2", lengths="1536", num_samples=1)
+    generate(tmp_path, backbones[1], "--tasks", "vt,qa_1,niah_single_2", lengths="2048", num_samples=1)
     output = capsys.readouterr().out
     assert "note: the haystack or the questions of qa_1, niah_single_2 are generated" in output
-    assert "ruler_1536.jsonl: 3 samples" in output
+    assert "ruler_2048.jsonl: 3 samples" in output
+
+
+@pytest.mark.parametrize("name", ["ruler", "needle"])
+def test_the_prompt_templates_hold_context_and_prompt_and_begin_with_text(name):
+    path = Path(__file__).resolve().parents[2] / "prompts" / f"{name}.txt"
+    template = path.read_text(encoding="utf-8").rstrip("\n")
+    check_template(template, str(path), needs_prompt=True)
+    assert template.index("{context}") > 0
 
 
 def test_options(tmp_path, backbones):
