@@ -36,18 +36,27 @@ class E2LLMConfig:
     adapter: Literal["pma", "first_token_mlp", "mean_mlp"] = "pma"
     """How a chunk's hidden states become chunk tokens: pooling by multi-head attention (the paper), or an MLP on the
     first token or on the mean."""
+    encoder_layers: list[int] = field(default_factory=lambda: [-1])
+    """Hidden states of the encoder that the adapter reads, side by side: 0 its embeddings, 1 its first layer, -1 its
+    last."""
+    adapter_feed_forward: int = 0
+    """Hidden width of a row-wise feed-forward layer on the hidden states before they are pooled; 0: none."""
+    adapter_width: int = 0
+    """Width the feed-forward layer brings the hidden states to and they are pooled in; 0: that of the hidden states."""
     num_chunk_tokens: int = 1
     """Chunk tokens a chunk becomes (K, the number of PMA seeds)."""
     pma_heads: int = 8
-    """Attention heads of the PMA; must divide the encoder's width."""
+    """Attention heads of the PMA; must divide the width of pooling."""
     pma_scaling: Literal["head", "model"] = "head"
     """Scale of the PMA's scores: sqrt of the head's width, or of the model's."""
     encoder_lora_rank: int = 16
     """Rank of the encoder's LoRA; 0: the encoder stays as it is."""
     decoder_lora_rank: int = 16
     """Rank of the decoder's LoRA; 0: the decoder stays as it is."""
-    lora_alpha: int = 32
-    """LoRA's alpha: its update is scaled by alpha / rank."""
+    encoder_lora_alpha: int = 32
+    """Alpha of the encoder's LoRA: its update is scaled by alpha / rank."""
+    decoder_lora_alpha: int = 32
+    """Alpha of the decoder's LoRA."""
     lora_dropout: float = 0.0
     """Dropout in front of LoRA's first matrix during training."""
     encoder_dropout: float = 0.0
@@ -66,13 +75,15 @@ class E2LLMConfig:
     def __post_init__(self):
         at_least = {"chunk_size": 1, "chunk_overlap": 0, "encoder_max_tokens": 0, "decoder_max_tokens": 0}
         at_least |= {"num_chunk_tokens": 1, "pma_heads": 1, "encoder_lora_rank": 0, "decoder_lora_rank": 0}
-        at_least |= {"lora_alpha": 1}
+        at_least |= {"encoder_lora_alpha": 1, "decoder_lora_alpha": 1, "adapter_feed_forward": 0, "adapter_width": 0}
         for key, least in at_least.items():
             if getattr(self, key) < least:
                 raise UserError(f"model.{key}={getattr(self, key)}: must be at least {least}")
         for key in ("lora_dropout", "encoder_dropout"):
             if not 0 <= getattr(self, key) < 1:
                 raise UserError(f"model.{key}={getattr(self, key)}: must be at least 0 and below 1")
+        if not self.encoder_layers:
+            raise UserError("model.encoder_layers=[]: name at least one layer; [-1] is the encoder's last")
         if self.chunk_overlap >= self.chunk_size:
             raise UserError(
                 f"model.chunk_overlap={self.chunk_overlap}: must be below model.chunk_size={self.chunk_size}"

@@ -4,13 +4,14 @@ Shape suffixes: M chunks, m chunks of one micro-batch, L encoder tokens, K chunk
 encoder and decoder.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from model.pma import Adapter
+from utils.common_utils import UserError
 
 
 def plan_micro_batches(lengths_M: torch.Tensor, token_budget: int) -> Iterator[torch.Tensor]:
@@ -37,18 +38,33 @@ class ChunkEncoder(nn.Module):
     """A Hugging Face text encoder (with or without LoRA) followed by an adapter.
 
     Args:
-        backbone: any encoder whose output has `last_hidden_state`.
+        backbone: any encoder whose output has `last_hidden_state` and, for other layers than the last, `hidden_states`.
         adapter: maps hidden states [m, L, h] to chunk tokens [m, K, d].
+        layers: whose hidden states stand side by side in h; 0 is the embeddings, -1 the last layer.
         token_budget: padded encoder tokens of one micro-batch; bounds the memory, changes nothing else.
         recompute: in training, keep only the chunk tokens of each micro-batch and run its forward pass again in the
             backward pass (the gradient caching of arXiv 2101.06983, here by activation checkpointing), so that memory
             does not grow with the number of chunks.
     """
 
-    def __init__(self, backbone: nn.Module, adapter: Adapter, token_budget: int, recompute: bool = False):
+    def __init__(
+        self,
+        backbone: nn.Module,
+        adapter: Adapter,
+        token_budget: int,
+        recompute: bool = False,
+        layers: Sequence[int] = (-1,),
+    ):
         super().__init__()
+        num_layers = backbone.config.num_hidden_layers
+        if any(not -num_layers - 1 <= layer <= num_layers for layer in layers):
+            raise UserError(
+                f"model.encoder_layers={list(layers)}: the encoder has {num_layers} layers; name 0 (its embeddings) to "
+                f"{num_layers}, or -1 for the last"
+            )
         self.backbone = backbone
         self.adapter = adapter
+        self.layers = list(layers)
         self.token_budget = token_budget
         self.recompute = recompute
 
@@ -82,18 +98,25 @@ class ChunkEncoder(nn.Module):
         return self.adapter(*self._hidden(ids_mL, mask_mL))
 
     def _hidden(self, ids_mL: torch.Tensor, mask_mL: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        hidden_mLh = self.backbone(input_ids=ids_mL, attention_mask=mask_mL).last_hidden_state
+        if self.layers == [-1]:
+            hidden_mLh = self.backbone(input_ids=ids_mL, attention_mask=mask_mL).last_hidden_state
+        else:
+            output = self.backbone(input_ids=ids_mL, attention_mask=mask_mL, output_hidden_states=True)
+            hidden_mLh = torch.cat([output.hidden_states[layer] for layer in self.layers], dim=-1)
         return hidden_mLh, mask_mL.bool()
 
     @torch.no_grad()
-    def pooled(self, chunk_ids_ML: torch.Tensor, chunk_mask_ML: torch.Tensor) -> torch.Tensor:
-        """Return the adapter's pooled vectors [M, K, h], before its projection; used to fit the projection."""
+    def collect(
+        self,
+        chunk_ids_ML: torch.Tensor,
+        chunk_mask_ML: torch.Tensor,
+        summary: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
+    ) -> torch.Tensor:
+        """Return what `summary` makes of the hidden states [m, L, h] and mask [m, L] of all chunks, [M, K, ...]."""
         lengths_M = chunk_mask_ML.sum(1)
         groups = list(plan_micro_batches(lengths_M, self.token_budget))
         parts = []
         for index_m in groups:
             longest = int(lengths_M[index_m].max())
-            parts.append(
-                self.adapter.pool(*self._hidden(chunk_ids_ML[index_m, :longest], chunk_mask_ML[index_m, :longest]))
-            )
+            parts.append(summary(*self._hidden(chunk_ids_ML[index_m, :longest], chunk_mask_ML[index_m, :longest])))
         return torch.cat(parts)[torch.argsort(torch.cat(groups))]

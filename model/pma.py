@@ -1,64 +1,154 @@
 """Adapters: from the encoder's hidden states of a chunk to its K chunk tokens in the decoder's embedding space.
 
-Shape suffixes: M chunks, L encoder tokens a chunk, K seeds (chunk tokens a chunk), h encoder width, d decoder width,
-A attention heads, e = h / A.
+Shape suffixes: M chunks, L encoder tokens a chunk, K seeds (chunk tokens a chunk), h width of the hidden states (of all
+encoder layers that are read), w width of pooling, d decoder width, f hidden width of the feed-forward layer, F = h + f,
+N samples of a regression, A attention heads, e = w / A.
 """
 
 import torch
 from torch import nn
 
+from model.config import E2LLMConfig
 from utils.common_utils import UserError
 
 
+class TokenFeedForward(nn.Module):
+    """A row-wise feed-forward layer on the hidden states, before they are pooled: `W x + b + V ReLU(U LN(x))`.
+
+    The Set Transformer pools `rFF(Z)` (arXiv 1810.00825, section 3.2). Without it a pooled vector is linear in the
+    hidden states, and a linear map of h dimensions cannot give each of thousands of words a vector of its own. U starts
+    at random on the first of the encoder's layers, the one nearest to the words, and at zero on the others.
+
+    Args:
+        encoder_width: width of one encoder layer.
+        num_layers: layers whose hidden states stand side by side in the input.
+        width: w.
+        hidden_width: f.
+    """
+
+    def __init__(self, encoder_width: int, num_layers: int, width: int, hidden_width: int):
+        super().__init__()
+        self.layers = (num_layers, encoder_width)
+        self.linear = nn.Linear(num_layers * encoder_width, width)
+        self.up = nn.Linear(num_layers * encoder_width, hidden_width)
+        self.down = nn.Linear(hidden_width, width, bias=False)
+        nn.init.normal_(self.up.weight, std=1.5 / encoder_width**0.5)
+        nn.init.zeros_(self.up.weight[:, encoder_width:])
+        nn.init.zeros_(self.up.bias)
+        nn.init.normal_(self.linear.weight, std=(num_layers * encoder_width) ** -0.5)
+        nn.init.zeros_(self.linear.bias)
+        nn.init.normal_(self.down.weight, std=hidden_width**-0.5)
+
+    def forward(self, hidden_MLh: torch.Tensor) -> torch.Tensor:
+        """Map [M, L, h] to [M, L, w]."""
+        return self.linear(hidden_MLh) + self.down(self._inner(hidden_MLh))
+
+    def features(self, hidden_MLh: torch.Tensor) -> torch.Tensor:
+        """Return what the output is linear in, [M, L, h + f]: the hidden states and the inner layer."""
+        return torch.cat([hidden_MLh, self._inner(hidden_MLh)], dim=-1)
+
+    @torch.no_grad()
+    def fit(self, features_NF: torch.Tensor, target_Nd: torch.Tensor, ridge: float) -> None:
+        """Set W, b and V by ridge regression so that a chunk's mean output is its target.
+
+        Args:
+            features_NF: `features` of N chunks, each the mean over its tokens.
+            target_Nd: what each chunk should map to. Where w is not d, its w principal components take its place: the
+                projection behind the pooling turns them into the target again.
+        """
+        width = self.linear.out_features
+        if width != target_Nd.shape[1]:
+            _, _, directions_dd = torch.linalg.svd(target_Nd - target_Nd.mean(0), full_matrices=True)
+            target_Nd = target_Nd @ directions_dd[:width].T
+            target_Nd = nn.functional.pad(target_Nd, (0, width - target_Nd.shape[1]))
+        weight_Fw, bias_w, _ = ridge_regression(features_NF, target_Nd, ridge)
+        num_inputs = self.linear.in_features
+        self.linear.weight.copy_(weight_Fw[:num_inputs].T)
+        self.linear.bias.copy_(bias_w)
+        self.down.weight.copy_(weight_Fw[num_inputs:].T)
+
+    def _inner(self, hidden_MLh: torch.Tensor) -> torch.Tensor:
+        by_layer = hidden_MLh.unflatten(-1, self.layers)
+        normed_MLh = nn.functional.layer_norm(by_layer, by_layer.shape[-1:]).flatten(-2)
+        return torch.relu(self.up(normed_MLh))
+
+
 class Adapter(nn.Module):
-    """Pool a chunk's hidden states to K vectors (`pool`), then project them to the decoder's width (`projection`).
+    """Map hidden states row by row if there is a `feed_forward_in`, `pool` them to K vectors, then `projection` to d.
 
     A subclass defines `pool`. The projection starts so that its output has the spread of the decoder's own input
     embeddings; `fit_projection` replaces this start by a closed-form one.
     """
 
-    def __init__(self, encoder_width: int, decoder_width: int, num_chunk_tokens: int, embedding_std: float):
+    def __init__(self, width: int, decoder_width: int, num_chunk_tokens: int, embedding_std: float):
         super().__init__()
         self.num_chunk_tokens = num_chunk_tokens
-        self.projection = nn.Linear(encoder_width, decoder_width)
-        # `pool` ends in a LayerNorm, so its output has unit variance and the projection's has h * std(weight)**2.
-        nn.init.normal_(self.projection.weight, std=embedding_std / encoder_width**0.5)
+        self.feed_forward_in: TokenFeedForward | None = None
+        self.projection = nn.Linear(width, decoder_width)
+        # `pool` ends in a LayerNorm, so its output has unit variance and the projection's has w * std(weight)**2.
+        nn.init.normal_(self.projection.weight, std=embedding_std / width**0.5)
         nn.init.zeros_(self.projection.bias)
 
-    def pool(self, hidden_MLh: torch.Tensor, mask_ML: torch.Tensor) -> torch.Tensor:
-        """Return the pooled vectors [M, K, h]; `mask_ML` is True on real tokens."""
+    def pool(self, hidden_MLw: torch.Tensor, mask_ML: torch.Tensor) -> torch.Tensor:
+        """Return the pooled vectors [M, K, w]; `mask_ML` is True on real tokens."""
         raise NotImplementedError
+
+    def pooled(self, hidden_MLh: torch.Tensor, mask_ML: torch.Tensor) -> torch.Tensor:
+        """Return what the projection takes, [M, K, w]."""
+        mapped_MLw = self.feed_forward_in(hidden_MLh) if self.feed_forward_in is not None else hidden_MLh
+        return self.pool(mapped_MLw, mask_ML)
 
     def forward(self, hidden_MLh: torch.Tensor, mask_ML: torch.Tensor) -> torch.Tensor:
         """Return the chunk tokens [M, K, d]."""
-        return self.projection(self.pool(hidden_MLh, mask_ML))
+        return self.projection(self.pooled(hidden_MLh, mask_ML))
+
+    def mean_features(self, hidden_MLh: torch.Tensor, mask_ML: torch.Tensor) -> torch.Tensor:
+        """Return the mean of `feed_forward_in.features` over the real tokens of each chunk, [M, 1, h + f]."""
+        weights_ML1 = mask_ML.unsqueeze(-1).to(hidden_MLh.dtype)
+        features_MLF = self.feed_forward_in.features(hidden_MLh) * weights_ML1
+        return features_MLF.sum(1, keepdim=True) / weights_ML1.sum(1, keepdim=True).clamp(min=1)
 
     @torch.no_grad()
     def fit_projection(
-        self, pooled_Nh: torch.Tensor, target_Nd: torch.Tensor, ridge: float, target_std: float
+        self, pooled_Nw: torch.Tensor, target_Nd: torch.Tensor, ridge: float, target_std: float
     ) -> float:
-        """Set the projection to the ridge regression of `target_Nd` on `pooled_Nh`, rescaled to spread `target_std`.
+        """Set the projection to the ridge regression of `target_Nd` on `pooled_Nw`, rescaled to spread `target_std`.
 
         Args:
-            pooled_Nh: outputs of `pool` for N pieces of text.
+            pooled_Nw: outputs of `pooled` for N pieces of text.
             target_Nd: what each should map to, e.g. the mean of the decoder's input embeddings of its tokens.
-            ridge: regulariser per sample: the normal equations get `ridge * N` on their diagonal.
+            ridge: as in `ridge_regression`.
             target_std: standard deviation that the projection's output is rescaled to.
 
         Returns:
             The share of the targets' variance that the map explains before rescaling.
         """
-        x_Nh, y_Nd = pooled_Nh.double(), target_Nd.double()
-        x_mean_h, y_mean_d = x_Nh.mean(0), y_Nd.mean(0)
-        x_Nh, y_Nd = x_Nh - x_mean_h, y_Nd - y_mean_d
-        gram_hh = x_Nh.T @ x_Nh + ridge * len(x_Nh) * torch.eye(x_Nh.shape[1], dtype=x_Nh.dtype, device=x_Nh.device)
-        weight_hd = torch.linalg.solve(gram_hh, x_Nh.T @ y_Nd)
-        fitted_Nd = x_Nh @ weight_hd
-        explained = 1 - (y_Nd - fitted_Nd).square().sum() / y_Nd.square().sum()
-        scale = target_std / fitted_Nd.std()
-        self.projection.weight.copy_((weight_hd * scale).T)
-        self.projection.bias.copy_(y_mean_d - (x_mean_h @ weight_hd) * scale)
-        return explained.item()
+        weight_wd, _, explained = ridge_regression(pooled_Nw, target_Nd, ridge)
+        scale = target_std / (pooled_Nw.double() @ weight_wd).std(0, correction=0).square().mean().sqrt()
+        self.projection.weight.copy_((weight_wd * scale).T)
+        self.projection.bias.copy_(target_Nd.double().mean(0) - (pooled_Nw.double().mean(0) @ weight_wd) * scale)
+        return explained
+
+
+def ridge_regression(x_Ni: torch.Tensor, y_No: torch.Tensor, ridge: float) -> tuple[torch.Tensor, torch.Tensor, float]:
+    """Regress y on x, in float64.
+
+    Args:
+        ridge: regulariser per sample for inputs of unit variance: what each input is brought to before.
+
+    Returns:
+        Weight [i, o] and bias [o] for the inputs as they are, and the share of y's variance that they explain.
+    """
+    x_Ni, y_No = x_Ni.double(), y_No.double()
+    x_mean_i, y_mean_o = x_Ni.mean(0), y_No.mean(0)
+    x_std_i = x_Ni.std(0).clamp(min=1e-6)
+    x_Ni, y_No = (x_Ni - x_mean_i) / x_std_i, y_No - y_mean_o
+    gram_ii = x_Ni.T @ x_Ni
+    gram_ii.diagonal().add_(ridge * len(x_Ni))
+    weight_io = torch.linalg.solve(gram_ii, x_Ni.T @ y_No)
+    explained = 1 - (y_No - x_Ni @ weight_io).square().sum() / y_No.square().sum()
+    weight_io = weight_io / x_std_i[:, None]
+    return weight_io, y_mean_o - x_mean_i @ weight_io, explained.item()
 
 
 class PMAdapter(Adapter):
@@ -78,30 +168,30 @@ class PMAdapter(Adapter):
 
     def __init__(
         self,
-        encoder_width: int,
+        width: int,
         decoder_width: int,
         num_chunk_tokens: int,
         embedding_std: float,
         num_heads: int = 8,
         scaling: str = "head",
     ):
-        super().__init__(encoder_width, decoder_width, num_chunk_tokens, embedding_std)
-        if encoder_width % num_heads:
-            divisors = [n for n in range(1, 65) if encoder_width % n == 0]
+        super().__init__(width, decoder_width, num_chunk_tokens, embedding_std)
+        if width % num_heads:
+            divisors = [n for n in range(1, 65) if width % n == 0]
             raise UserError(
-                f"model.pma_heads={num_heads}: the encoder's width {encoder_width} is not divisible by it; "
+                f"model.pma_heads={num_heads}: the width {width} of pooling is not divisible by it; "
                 f"choose one of {divisors}"
             )
         self.num_heads = num_heads
-        self.scale = (encoder_width if scaling == "model" else encoder_width // num_heads) ** -0.5
-        self.seeds = nn.Parameter(torch.empty(num_chunk_tokens, encoder_width))
-        self.query = nn.Linear(encoder_width, encoder_width)
-        self.key = nn.Linear(encoder_width, encoder_width)
-        self.value = nn.Linear(encoder_width, encoder_width)
-        self.output = nn.Linear(encoder_width, encoder_width)
-        self.feed_forward = nn.Linear(encoder_width, encoder_width)
-        self.norm0 = nn.LayerNorm(encoder_width)
-        self.norm1 = nn.LayerNorm(encoder_width)
+        self.scale = (width if scaling == "model" else width // num_heads) ** -0.5
+        self.seeds = nn.Parameter(torch.empty(num_chunk_tokens, width))
+        self.query = nn.Linear(width, width)
+        self.key = nn.Linear(width, width)
+        self.value = nn.Linear(width, width)
+        self.output = nn.Linear(width, width)
+        self.feed_forward = nn.Linear(width, width)
+        self.norm0 = nn.LayerNorm(width)
+        self.norm1 = nn.LayerNorm(width)
         nn.init.xavier_uniform_(self.seeds)
         for linear in (self.query, self.key, self.feed_forward):
             nn.init.xavier_uniform_(linear.weight)
@@ -110,20 +200,20 @@ class PMAdapter(Adapter):
             nn.init.eye_(linear.weight)
             nn.init.zeros_(linear.bias)
 
-    def pool(self, hidden_MLh: torch.Tensor, mask_ML: torch.Tensor) -> torch.Tensor:
+    def pool(self, hidden_MLw: torch.Tensor, mask_ML: torch.Tensor) -> torch.Tensor:
         """See `Adapter.pool`."""
-        heads = (self.num_heads, hidden_MLh.shape[-1] // self.num_heads)
+        heads = (self.num_heads, hidden_MLw.shape[-1] // self.num_heads)
         query_AKe = self.query(self.seeds).unflatten(-1, heads).transpose(0, 1)
-        key_MALe = self.key(hidden_MLh).unflatten(-1, heads).transpose(1, 2)
-        value_MALe = self.value(hidden_MLh).unflatten(-1, heads).transpose(1, 2)
+        key_MALe = self.key(hidden_MLw).unflatten(-1, heads).transpose(1, 2)
+        value_MALe = self.value(hidden_MLw).unflatten(-1, heads).transpose(1, 2)
         scores_MAKL = (query_AKe @ key_MALe.transpose(-1, -2)).float() * self.scale
         mask_M11L = mask_ML[:, None, None, :]
         # The lowest finite number, not -inf: a row of nothing but padding must not turn into NaN.
         scores_MAKL = scores_MAKL.masked_fill(~mask_M11L, torch.finfo(scores_MAKL.dtype).min)
         weights_MAKL = scores_MAKL.softmax(-1) * mask_M11L
-        pooled_MKh = (weights_MAKL.to(value_MALe.dtype) @ value_MALe).transpose(1, 2).flatten(2)
-        attended_MKh = self.norm0(self.seeds + self.output(pooled_MKh))
-        return self.norm1(attended_MKh + torch.relu(self.feed_forward(attended_MKh)))
+        pooled_MKw = (weights_MAKL.to(value_MALe.dtype) @ value_MALe).transpose(1, 2).flatten(2)
+        attended_MKw = self.norm0(self.seeds + self.output(pooled_MKw))
+        return self.norm1(attended_MKw + torch.relu(self.feed_forward(attended_MKw)))
 
 
 class MLPAdapter(Adapter):
@@ -137,40 +227,45 @@ class MLPAdapter(Adapter):
         UserError: more than one chunk token is asked for; the summary is a single vector.
     """
 
-    def __init__(
-        self, encoder_width: int, decoder_width: int, num_chunk_tokens: int, embedding_std: float, summary: str
-    ):
-        super().__init__(encoder_width, decoder_width, num_chunk_tokens, embedding_std)
+    def __init__(self, width: int, decoder_width: int, num_chunk_tokens: int, embedding_std: float, summary: str):
+        super().__init__(width, decoder_width, num_chunk_tokens, embedding_std)
         if num_chunk_tokens != 1:
             raise UserError(
                 f"model.num_chunk_tokens={num_chunk_tokens}: the {summary}_mlp adapter makes one chunk token a chunk; "
                 "set it to 1 or use model.adapter=pma"
             )
         self.summary = summary
-        self.hidden = nn.Linear(encoder_width, encoder_width)
-        self.norm = nn.LayerNorm(encoder_width)
+        self.hidden = nn.Linear(width, width)
+        self.norm = nn.LayerNorm(width)
 
-    def pool(self, hidden_MLh: torch.Tensor, mask_ML: torch.Tensor) -> torch.Tensor:
+    def pool(self, hidden_MLw: torch.Tensor, mask_ML: torch.Tensor) -> torch.Tensor:
         """See `Adapter.pool`."""
         if self.summary == "first_token":
-            summary_Mh = hidden_MLh[:, 0]
+            summary_Mw = hidden_MLw[:, 0]
         else:
-            weights_ML1 = mask_ML.unsqueeze(-1).to(hidden_MLh.dtype)
-            summary_Mh = (hidden_MLh * weights_ML1).sum(1) / weights_ML1.sum(1).clamp(min=1)
-        return self.norm(summary_Mh + nn.functional.gelu(self.hidden(summary_Mh))).unsqueeze(1)
+            weights_ML1 = mask_ML.unsqueeze(-1).to(hidden_MLw.dtype)
+            summary_Mw = (hidden_MLw * weights_ML1).sum(1) / weights_ML1.sum(1).clamp(min=1)
+        return self.norm(summary_Mw + nn.functional.gelu(self.hidden(summary_Mw))).unsqueeze(1)
 
 
-def build_adapter(
-    kind: str,
-    encoder_width: int,
-    decoder_width: int,
-    num_chunk_tokens: int,
-    embedding_std: float,
-    pma_heads: int,
-    pma_scaling: str,
-) -> Adapter:
-    """Build the adapter a config names: `pma`, `first_token_mlp` or `mean_mlp`."""
-    widths = (encoder_width, decoder_width, num_chunk_tokens, embedding_std)
-    if kind == "pma":
-        return PMAdapter(*widths, num_heads=pma_heads, scaling=pma_scaling)
-    return MLPAdapter(*widths, summary=kind.removesuffix("_mlp"))
+def build_adapter(config: E2LLMConfig, encoder_width: int, decoder_width: int, embedding_std: float) -> Adapter:
+    """Build the adapter a config names for backbones of these widths.
+
+    Raises:
+        UserError: the config's widths do not go together.
+    """
+    num_layers = len(config.encoder_layers)
+    if config.adapter_width and not config.adapter_feed_forward:
+        raise UserError(
+            f"model.adapter_width={config.adapter_width}: only a feed-forward layer changes the width; set "
+            "model.adapter_feed_forward to its hidden width, or model.adapter_width to 0"
+        )
+    width = config.adapter_width or num_layers * encoder_width
+    shape = (width, decoder_width, config.num_chunk_tokens, embedding_std)
+    if config.adapter == "pma":
+        adapter: Adapter = PMAdapter(*shape, num_heads=config.pma_heads, scaling=config.pma_scaling)
+    else:
+        adapter = MLPAdapter(*shape, summary=config.adapter.removesuffix("_mlp"))
+    if config.adapter_feed_forward:
+        adapter.feed_forward_in = TokenFeedForward(encoder_width, num_layers, width, config.adapter_feed_forward)
+    return adapter

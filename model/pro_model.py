@@ -60,16 +60,10 @@ class E2LLM(nn.Module):
         embeddings = decoder.get_input_embeddings().weight
         # Measured on a part of a large vocabulary: enough for a standard deviation.
         self.embedding_std = embeddings[:20000].detach().float().std().item()
-        adapter = build_adapter(
-            config.adapter,
-            encoder.config.hidden_size,
-            embeddings.shape[1],
-            config.num_chunk_tokens,
-            self.embedding_std,
-            config.pma_heads,
-            config.pma_scaling,
+        adapter = build_adapter(config, encoder.config.hidden_size, embeddings.shape[1], self.embedding_std)
+        self.chunk_encoder = ChunkEncoder(
+            encoder, adapter, compute.encoder_token_budget, compute.recompute_chunks, config.encoder_layers
         )
-        self.chunk_encoder = ChunkEncoder(encoder, adapter, compute.encoder_token_budget, compute.recompute_chunks)
         if compute.decoder_checkpointing:
             decoder.gradient_checkpointing_enable({"use_reentrant": False})
         self.encoder_tokenizer = encoder_tokenizer
@@ -233,20 +227,29 @@ class E2LLM(nn.Module):
                 "adapter_init.num_texts: fewer than two chunks fit the encoder's window; lower the chunk size"
             )
         chunk_ids, chunk_mask = pad_chunks(piece_ids, self.encoder_tokenizer.pad_token_id)
+        chunks = chunk_ids.to(self.device), chunk_mask.to(self.device)
+        target_Md = self._mean_embeddings(whole, rarity)
+        adapter = self.chunk_encoder.adapter
         with self.resolved_compute.autocast():
-            pooled_MKh = self.chunk_encoder.pooled(chunk_ids.to(self.device), chunk_mask.to(self.device))
-        token_ids = [torch.tensor(self.formatter.answer_ids(text)[:-1], device=self.device) for text in whole]
+            if adapter.feed_forward_in is not None:
+                features_M1F = self.chunk_encoder.collect(*chunks, adapter.mean_features)
+                adapter.feed_forward_in.fit(features_M1F.squeeze(1), target_Md, ridge)
+            pooled_MKw = self.chunk_encoder.collect(*chunks, adapter.pooled)
+        return adapter.fit_projection(
+            pooled_MKw.float().flatten(0, 1),
+            target_Md.repeat_interleave(pooled_MKw.shape[1], dim=0),
+            ridge=ridge,
+            target_std=self.embedding_std,
+        )
+
+    def _mean_embeddings(self, texts: list[str], rarity: float) -> torch.Tensor:
+        """Return the mean [M, d] of the decoder's input embeddings of each text's tokens, rare ones weighing more."""
+        token_ids = [torch.tensor(self.formatter.answer_ids(text)[:-1], device=self.device) for text in texts]
         counts_V = torch.bincount(torch.cat(token_ids))
         weights_V = rarity / (rarity + counts_V / counts_V.sum())
         embedding = self.decoder.get_input_embeddings()
-        target_Md = torch.stack(
+        return torch.stack(
             [(embedding(ids).float() * weights_V[ids, None]).sum(0) / weights_V[ids].sum() for ids in token_ids]
-        )
-        return self.chunk_encoder.adapter.fit_projection(
-            pooled_MKh.float().flatten(0, 1),
-            target_Md.repeat_interleave(pooled_MKh.shape[1], dim=0),
-            ridge=ridge,
-            target_std=self.embedding_std,
         )
 
 
@@ -295,7 +298,12 @@ def _add_lora(backbone: PreTrainedModel, config: E2LLMConfig, side: str) -> PreT
             f"model.{side}_lora_targets: empty, and model.{side}_lora_rank={rank}; name the linear layers for model "
             f"type {backbone.config.model_type!r} here or in configs/lora_modules.json"
         )
-    lora = LoraConfig(r=rank, lora_alpha=config.lora_alpha, lora_dropout=config.lora_dropout, target_modules=targets)
+    lora = LoraConfig(
+        r=rank,
+        lora_alpha=getattr(config, f"{side}_lora_alpha"),
+        lora_dropout=config.lora_dropout,
+        target_modules=targets,
+    )
     try:
         peft_model = get_peft_model(backbone, lora)
     except ValueError as error:

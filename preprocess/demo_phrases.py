@@ -46,6 +46,10 @@ TEMPLATES: dict[str, dict[tuple[str, ...], tuple[str, ...]]] = {
             "{subject} was founded in {founded} and is known for {product}.",
             "Known for {product}, {subject} was founded in {founded}.",
         ),
+        ("river", "product"): (
+            "{subject} lies on the river {river} and is known for {product}.",
+            "Known for {product}, {subject} lies on the river {river}.",
+        ),
         ("river", "founded"): (
             "{subject} was founded in {founded} on the river {river}.",
             "{subject}, founded in {founded}, lies on the river {river}.",

@@ -21,6 +21,9 @@ RECUR_SHARE = 0.3
 """Share of the person sentences, where there is an earlier person with attributes to spare, that go on about them."""
 LINK_SHARE = 0.6
 """Share of the values that can name another subject of the document (`LINKS`) and do."""
+FIGURE_WEIGHT = 0.25
+"""Weight of a set of attributes with a figure among them, beside one of words alone: a figure takes a token a digit,
+whose order a single chunk token learns to hold last of all."""
 
 NAME_PARTS = {
     "person": (vocabulary.FIRST_NAMES, vocabulary.LAST_NAMES),
@@ -149,10 +152,19 @@ def _cast(rng: random.Random, split: str, kinds: list[str]) -> Iterator[tuple[st
             choices = untold.pop(name)
         else:
             name, choices = next(new_names[kind]), list(TEMPLATES[kind])
-        attributes = rng.choice(choices)
+        attributes = rng.choices(choices, [_weight(kind, choice) for choice in choices])[0]
         if kind == "person" and (rest := [choice for choice in choices if not set(choice) & set(attributes)]):
             untold[name] = rest
         yield kind, name, attributes
+
+
+def _weight(kind: str, attributes: tuple[str, ...]) -> float:
+    return FIGURE_WEIGHT if any(is_figure(kind, attribute) for attribute in attributes) else 1.0
+
+
+def is_figure(kind: str, attribute: str) -> bool:
+    """Tell whether an attribute's values are figures, not words."""
+    return any(character.isdigit() for character in VALUES.get((kind, attribute), ("",))[0])
 
 
 def _draw_value(rng: random.Random, split: str, kind: str, attribute: str, names: dict[str, list[str]]) -> str:

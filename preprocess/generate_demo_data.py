@@ -21,11 +21,11 @@ from preprocess.demo_world import SPLITS, build_document, max_sentences
 from utils.common_utils import UserError, atomic_write_text, closest, run_cli
 
 DEFAULT_LENGTHS = {
-    "train": "1:4000:2,2:4000:4,3:2500:4,4:2000:4,8:300:8",
-    "validation": "1:40,2:40,4:40,8:20",
-    "test": "1:24:3,2:24:3,3:20:3,4:24:3,8:6:8,32:2:16,128:1:16",
+    "train": "1:1500:3,2:2500:6,4:2500:12,8:2500:16,16:600:24,32:200:32",
+    "validation": "1:30:3,4:30:6,8:20:8",
+    "test": "1:40:2,2:30:3,4:24:4,8:12:8,16:6:12,32:4:16,64:2:24,128:1:32,256:1:32",
 }
-DEFAULT_KINDS = "one_fact:8,which_of_several:2,two_facts:2,multiple_choice:1,summary:1"
+DEFAULT_KINDS = "one_fact:10,which_of_several:2,two_facts:2,multiple_choice:1,summary:0.4"
 
 
 class LengthSpec(NamedTuple):
