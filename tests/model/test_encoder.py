@@ -1,10 +1,13 @@
 """The chunk encoder: micro-batches, order, padding and recomputation change nothing."""
 
+import dataclasses
+
 import pytest
 import torch
 
 from model.encoder_model_bert import plan_micro_batches
 from tests.conftest import build_model, corpus
+from utils.common_utils import UserError
 from utils.tokenization import ChunkTokenizer, pad_chunks
 
 
@@ -80,3 +83,34 @@ def test_other_adapters_train(model_config, adapter):
     model.chunk_encoder(ids, mask).square().sum().backward()
     for name, parameter in model.chunk_encoder.adapter.named_parameters():
         assert parameter.grad is not None and parameter.grad.abs().sum() > 0, f"no gradient reached {name}"
+
+
+def test_layers_stand_side_by_side(model_config):
+    model_config.encoder_layers = [0, -1, 1]
+    model_config.adapter_feed_forward = 20
+    model = build_model(model_config).eval()
+    ids, mask = encoded_chunks(model, 3)
+    seen = {}
+
+    def spy(hidden, chunk_mask):
+        seen["hidden"], seen["mask"] = hidden, chunk_mask
+        return hidden.sum(1, keepdim=True)
+
+    model.chunk_encoder.collect(ids, mask, spy)
+    order = mask.sum(1).argsort(descending=True, stable=True)
+    with torch.no_grad():
+        states = model.chunk_encoder.backbone(
+            input_ids=ids[order], attention_mask=mask[order], output_hidden_states=True
+        ).hidden_states
+    assert len(states) == 3
+    torch.testing.assert_close(seen["hidden"], torch.cat([states[0], states[2], states[1]], dim=-1))
+    assert torch.equal(seen["mask"], mask[order].bool())
+    assert model.chunk_encoder(ids, mask).shape == (3, 1, 48)
+
+
+def test_layers_the_encoder_does_not_have_are_named(model_config):
+    for layers, message in (([3], "has 2 layers"), ([-4], "has 2 layers")):
+        with pytest.raises(UserError, match=message):
+            build_model(dataclasses.replace(model_config, encoder_layers=layers))
+    with pytest.raises(UserError, match="encoder_layers=\\[\\]"):
+        dataclasses.replace(model_config, encoder_layers=[])

@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from model.pma import MLPAdapter, PMAdapter
+from model.config import E2LLMConfig
+from model.pma import Adapter, MLPAdapter, PMAdapter, TokenFeedForward, build_adapter
 from utils.common_utils import UserError
 
 
@@ -95,19 +96,75 @@ def test_projection_starts_at_the_spread_of_the_embeddings():
 def test_fit_projection_is_ridge_regression():
     torch.manual_seed(0)
     adapter = PMAdapter(8, 6, 1, 0.1, num_heads=2)
-    pooled, target = torch.randn(300, 8) + 3, torch.randn(300, 6)
+    pooled, target = torch.randn(300, 8) * torch.linspace(0.5, 4, 8) + 3, torch.randn(300, 6)
     target += pooled @ torch.randn(8, 6)
     explained = adapter.fit_projection(pooled, target, ridge=0.05, target_std=0.2)
-    centred, wanted = pooled - pooled.mean(0), target - target.mean(0)
+    centred, wanted = (pooled - pooled.mean(0)) / pooled.std(0), target - target.mean(0)
     # The same problem as least squares with the penalty as extra rows.
     stacked = torch.cat([centred, math.sqrt(0.05 * 300) * torch.eye(8)])
     solution = torch.linalg.lstsq(stacked, torch.cat([wanted, torch.zeros(8, 6)])).solution
     fitted = centred @ solution
     output = adapter.projection(pooled)
+    scale = 0.2 / fitted.square().mean().sqrt()
     torch.testing.assert_close(output.mean(0), target.mean(0), atol=1e-4, rtol=0)
-    torch.testing.assert_close(output - output.mean(0), fitted * (0.2 / fitted.std()), atol=1e-4, rtol=0)
+    torch.testing.assert_close(output - output.mean(0), fitted * scale, atol=1e-4, rtol=0)
     assert explained == pytest.approx(1 - ((wanted - fitted) ** 2).sum().item() / (wanted**2).sum().item(), abs=1e-4)
     assert explained > 0.5
+
+
+def bags_of_words(num_words: int, width: int, decoder_width: int):
+    """Chunks of random words as the vectors of their words, with a mask, and the mean of the words' other vectors."""
+    torch.manual_seed(0)
+    words, vectors = torch.randn(num_words, width), torch.randn(num_words, decoder_width)
+    ids, mask = torch.randint(num_words, (800, 6)), torch.arange(6) < torch.randint(2, 7, (800, 1))
+    target = (vectors[ids] * mask[..., None]).sum(1) / mask.sum(1, keepdim=True)
+    return words[ids], mask, target
+
+
+def adapter_with(feed_forward: int, width: int) -> Adapter:
+    layers = [0, -1] if feed_forward else [-1]
+    config = E2LLMConfig("e", "d", pma_heads=4, adapter_feed_forward=feed_forward, adapter_width=width)
+    config.encoder_layers = layers
+    return build_adapter(config, encoder_width=16, decoder_width=24, embedding_std=0.1)
+
+
+@pytest.mark.parametrize("width", [24, 12, 40])
+def test_feed_forward_tells_more_words_apart_than_the_encoder_is_wide(width):
+    hidden, mask, target = bags_of_words(60, 16, 24)
+    plain, adapter = adapter_with(0, 0), adapter_with(128, width)
+    both_layers = torch.cat([hidden, torch.randn_like(hidden)], dim=-1)
+    with torch.no_grad():
+        linear = plain.fit_projection(plain.pooled(hidden, mask)[:, 0], target, 1e-3, 0.1)
+        adapter.feed_forward_in.fit(adapter.mean_features(both_layers, mask)[:, 0], target, 1e-3)
+        fitted = adapter.fit_projection(adapter.pooled(both_layers, mask)[:, 0], target, 1e-3, 0.1)
+        tokens = adapter(both_layers, mask)
+    assert linear < 0.5
+    # Twelve directions hold about half of the variance of twenty-four.
+    assert fitted > (0.4 if width < 24 else 0.8)
+    assert tokens.shape == (800, 1, 24)
+    assert tokens.std(0).square().mean().sqrt().item() == pytest.approx(0.1, rel=0.1)
+
+
+def test_fitted_feed_forward_maps_the_mean_to_the_target():
+    hidden, mask, target = bags_of_words(20, 16, 24)
+    layer = TokenFeedForward(16, 1, 24, 128)
+    adapter = adapter_with(128, 24)
+    adapter.feed_forward_in = layer
+    layer.fit(adapter.mean_features(hidden, mask)[:, 0], target, 1e-6)
+    with torch.no_grad():
+        mapped = layer(hidden)
+    mean = (mapped * mask[..., None]).sum(1) / mask.sum(1, keepdim=True)
+    torch.testing.assert_close(mean, target, atol=0.02, rtol=0)
+
+
+def test_feed_forward_starts_on_the_first_layer_alone_and_learns_from_all():
+    layer = TokenFeedForward(16, 2, 24, 32)
+    hidden = torch.randn(3, 5, 32)
+    changed = hidden.clone()
+    changed[..., 16:] += 1.0
+    torch.testing.assert_close(layer.features(changed)[..., 32:], layer.features(hidden)[..., 32:])
+    layer(hidden).square().sum().backward()
+    assert layer.up.weight.grad[:, 16:].abs().sum() > 0
 
 
 def test_impossible_adapters_are_refused():
@@ -115,3 +172,5 @@ def test_impossible_adapters_are_refused():
         PMAdapter(24, 16, 1, 0.1, num_heads=7)
     with pytest.raises(UserError, match="model.num_chunk_tokens=2"):
         MLPAdapter(24, 16, 2, 0.1, "mean")
+    with pytest.raises(UserError, match="model.adapter_width=32: only a feed-forward layer"):
+        adapter_with(0, 32)
