@@ -78,7 +78,9 @@ class OptimConfig:
     """AdamW and its schedule, counted in optimizer steps."""
 
     learning_rate: float = 1e-4
-    """Peak learning rate of both LoRAs."""
+    """Peak learning rate of the decoder's LoRA, and of the encoder's where it has none of its own."""
+    encoder_learning_rate: float = 0.0
+    """Peak learning rate of the encoder's LoRA; 0: `learning_rate`."""
     adapter_learning_rate: float = 1e-4
     """Peak learning rate of the adapter."""
     weight_decay: float = 0.01
@@ -101,6 +103,8 @@ class OptimConfig:
     def __post_init__(self):
         for key in ("learning_rate", "adapter_learning_rate", "eps", "max_grad_norm"):
             require(getattr(self, key) > 0, f"optim.{key}", getattr(self, key), "must be above 0")
+        rate = self.encoder_learning_rate
+        require(rate >= 0, "optim.encoder_learning_rate", rate, "must not be negative; 0 means learning_rate")
         for key in ("beta1", "beta2"):
             require(0 <= getattr(self, key) < 1, f"optim.{key}", getattr(self, key), "must lie in [0, 1)")
         require(self.weight_decay >= 0, "optim.weight_decay", self.weight_decay, "must not be negative")

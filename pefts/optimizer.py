@@ -14,27 +14,38 @@ def build_optimizer(model: nn.Module, config: OptimConfig) -> torch.optim.AdamW:
     Norms, biases and seeds are not decayed: the seeds are inputs, not weights. Every group keeps its peak learning rate
     as `peak_lr`, from which `set_learning_rates` derives that of a step.
     """
-    groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
+    groups: dict[tuple[str, bool], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
-            is_adapter = ".adapter." in f".{name}" and "lora_" not in name
             decays = parameter.ndim >= 2 and not name.endswith("seeds")
-            groups.setdefault((is_adapter, decays), []).append(parameter)
+            groups.setdefault((_part(name), decays), []).append(parameter)
+    peaks = {
+        "adapter": config.adapter_learning_rate,
+        "encoder": config.encoder_learning_rate or config.learning_rate,
+        "decoder": config.learning_rate,
+    }
     return torch.optim.AdamW(
         [
             {
                 "params": parameters,
-                "name": "adapter" if is_adapter else "lora",
+                "name": part,
                 "lr": 0.0,
-                "peak_lr": config.adapter_learning_rate if is_adapter else config.learning_rate,
+                "peak_lr": peaks[part],
                 "weight_decay": config.weight_decay if decays else 0.0,
             }
-            for (is_adapter, decays), parameters in groups.items()
+            for (part, decays), parameters in groups.items()
         ],
         betas=(config.beta1, config.beta2),
         eps=config.eps,
         fused=True,
     )
+
+
+def _part(name: str) -> str:
+    """Return which part of the model a trained parameter belongs to: `adapter`, or the side of its LoRA."""
+    if "lora_" not in name:
+        return "adapter"
+    return "encoder" if name.startswith("chunk_encoder.") else "decoder"
 
 
 def learning_rate_factor(step: int, num_steps: int, config: OptimConfig) -> float:

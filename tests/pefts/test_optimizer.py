@@ -48,11 +48,14 @@ def test_learning_rates_depend_on_the_step_alone(model):
     forward = [set_learning_rates(optimizer, learning_rate_factor(step, 20, config)) for step in range(20)]
     backward = [set_learning_rates(optimizer, learning_rate_factor(step, 20, config)) for step in reversed(range(20))]
     assert forward == backward[::-1]
-    assert forward[3] == {"lora": 1e-3, "adapter": 4e-3}
+    assert forward[3] == {"decoder": 1e-3, "encoder": 1e-3, "adapter": 4e-3}
 
 
-def test_groups_of_parameters(model):
-    config = OptimConfig(learning_rate=1e-3, adapter_learning_rate=4e-3, weight_decay=0.2)
+@pytest.mark.parametrize("encoder_rate", [0.0, 2e-4])
+def test_groups_of_parameters(model, encoder_rate):
+    config = OptimConfig(
+        learning_rate=1e-3, encoder_learning_rate=encoder_rate, adapter_learning_rate=4e-3, weight_decay=0.2
+    )
     groups = build_optimizer(model, config).param_groups
     options = {id(parameter): group for group in groups for parameter in group["params"]}
     trained = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
@@ -60,7 +63,10 @@ def test_groups_of_parameters(model):
     undecayed = set()
     for name, parameter in trained.items():
         group = options[id(parameter)]
-        assert group["peak_lr"] == (4e-3 if "chunk_encoder.adapter" in name else 1e-3), name
+        expected = 1e-3
+        if name.startswith("chunk_encoder."):
+            expected = 4e-3 if "chunk_encoder.adapter" in name else encoder_rate or 1e-3
+        assert group["peak_lr"] == expected, name
         assert group["weight_decay"] in (0.0, 0.2)
         if group["weight_decay"] == 0:
             undecayed.add(name.removeprefix("chunk_encoder.adapter."))
