@@ -120,6 +120,10 @@ class StepDataset(Dataset):
 
     def _reasoning_row(self, index: int, counts: dict[str, int]) -> DecoderRow:
         example = self.store.example(index)
+        if not example.answers:
+            raise UserError(
+                f"example {example.id!r}: has no answer to train on; chunk the training data without --unlabelled"
+            )
         template = self.templates.get(example.task, self.templates["default"])
         prompt = self.formatter.prompt_ids(template, example.prompt)
         return DecoderRow(prompt, self._answer_ids(example.answers[0], counts), example.id)

@@ -17,6 +17,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from evaluate.aggregate import Metric
 from evaluate.command_line import build_parser, run_metrics
+from evaluate.rouge_longbench import LONGBENCH_ROUGE_L
 from utils.common_utils import UserError, run_cli
 
 ROUGE_KEYS = ("rouge1", "rouge2", "rougeL", "rougeLsum")
@@ -126,7 +127,7 @@ ROUGE_STEMMED = _rouge_metric("rouge_stemmed", use_stemmer=True)
 
 
 def main() -> None:
-    parser = build_parser(__doc__, (ROUGE, ROUGE_STEMMED), default="rouge")
+    parser = build_parser(__doc__, (ROUGE, ROUGE_STEMMED, LONGBENCH_ROUGE_L), default="rouge")
     run_metrics(parser.parse_args())
 
 

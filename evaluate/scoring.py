@@ -5,9 +5,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from evaluate.aggregate import Metric, ScoreTable, score_examples, summarise, summarise_groups
 from evaluate.command_line import choose_metrics
 from evaluate.em_quality import ACCURACY, EXACT_MATCH, SUBSTRING_EM
-from evaluate.f1_qa import CEPE_F1, F1, TRIVIAQA_EM, TRIVIAQA_F1
+from evaluate.f1_qa import CEPE_F1, F1, FIRST_LINE_F1, TRIVIAQA_EM, TRIVIAQA_F1
+from evaluate.longbench_v2 import LONGBENCH_V2
 from evaluate.niah_metric import NEEDLE
 from evaluate.predictions import field_value, group_order
+from evaluate.rouge_longbench import LONGBENCH_ROUGE_L
 from evaluate.rouge_sum import ROUGE, ROUGE_STEMMED
 from evaluate.ruler_metric import RULER, STRING_MATCH_ALL, STRING_MATCH_PART
 
@@ -22,7 +24,10 @@ METRICS: dict[str, Metric] = {
         ROUGE_STEMMED,
         ACCURACY,
         SUBSTRING_EM,
+        FIRST_LINE_F1,
         CEPE_F1,
+        LONGBENCH_ROUGE_L,
+        LONGBENCH_V2,
         STRING_MATCH_ALL,
         STRING_MATCH_PART,
         RULER,

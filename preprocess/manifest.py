@@ -72,6 +72,7 @@ def build_manifest(job: Job, census: Census, buckets: list[BucketResult]) -> dic
             "seed": job.seed,
             "on_bad_record": "error" if job.stop_at_bad_record else "skip",
             "max_line_bytes": job.max_line_bytes,
+            "unlabelled": job.accept_unlabelled,
             "num_buckets": job.num_buckets,
             "num_shards": job.num_shards,
             "shard_index": job.shard_index,

@@ -57,6 +57,8 @@ class Options:
     """Machines that share the work."""
     shard_index: int = 0
     overwrite: bool = False
+    unlabelled: bool = False
+    """Accept prompts whose list of answers is empty: they can be answered, not scored or trained on."""
     split_bytes: int = SPLIT_BYTES
     """Input bytes a task of phase 1 reads; the result does not depend on it."""
     bucket_bytes: int = BUCKET_BYTES
@@ -99,6 +101,7 @@ def preshuffle(options: Options) -> dict:
             shard_index=options.shard_index,
             stop_at_bad_record=options.on_bad_record == "error",
             max_line_bytes=int(options.max_line_mb * (1 << 20)),
+            accept_unlabelled=options.unlabelled,
         )
         job.spool.mkdir()
         with ordered_map(options.num_proc) as run:
@@ -209,6 +212,7 @@ def parse_options(arguments: list[str] | None = None) -> Options:
     add("--num_proc", type=int, default=os.cpu_count() or 1, help="worker processes")
     add("--on_bad_record", choices=("error", "skip"), default="error", help="stop at the first one, or count them")
     add("--max_line_mb", type=float, default=32, help="longest line accepted, in MiB")
+    add("--unlabelled", action="store_true", help="accept empty lists of answers: to be answered, not trained on")
     add("--num_shards", type=int, default=1, help="machines that share the work; each writes its own folder")
     add("--shard_index", type=int, default=0, help="which of them this is, counted from 0")
     add("--overwrite", action="store_true", help="replace the store in --output_dir, once the new one is complete")

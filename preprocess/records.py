@@ -71,10 +71,13 @@ def _pass_line(file: BinaryIO, at_most: float = math.inf) -> int:
     return passed
 
 
-def parse_record(line: bytes) -> Record:
+def parse_record(line: bytes, accept_unlabelled: bool = False) -> Record:
     """Read one line that is not blank.
 
     Keys whose value is null count as absent, as exports of tables write them so.
+
+    Args:
+        accept_unlabelled: let a prompt have an empty list of answers: it can be answered, not scored or trained on.
 
     Raises:
         BadRecord: the line is no usable record.
@@ -85,10 +88,11 @@ def parse_record(line: bytes) -> Record:
         raise BadRecord("missing_context", 'no "context"' + _suggestion("context", ignored_keys))
     context = _string(fields, "context")
     prompt = _string(fields, "prompt") if "prompt" in fields else None
-    answers = _answers(fields["answer"]) if "answer" in fields else []
+    withheld = accept_unlabelled and fields.get("answer") == []
+    answers = _answers(fields["answer"]) if "answer" in fields and not withheld else []
     if prompt is None and answers:
         raise BadRecord("answer_without_prompt", '"answer" without "prompt"' + _suggestion("prompt", ignored_keys))
-    if prompt is not None and not answers:
+    if prompt is not None and not answers and not withheld:
         raise BadRecord("prompt_without_answer", '"prompt" without "answer"' + _suggestion("answer", ignored_keys))
     record_id = _id(fields["id"]) if "id" in fields else None
     task = _string(fields, "task", may_be_empty=True) if "task" in fields else ""

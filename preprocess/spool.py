@@ -69,6 +69,7 @@ class Job:
     shard_index: int
     stop_at_bad_record: bool
     max_line_bytes: int
+    accept_unlabelled: bool = False
 
     def key(self, digest: bytes) -> bytes:
         """Return what a context is sorted by."""
@@ -118,7 +119,7 @@ def spool_split(job: Job, split: Split) -> SplitResult:
                 result.blank_lines += 1
                 continue
             try:
-                record = _parse(line, job.max_line_bytes)
+                record = _parse(job, line)
             except BadRecord as bad:
                 if job.stop_at_bad_record:
                     result.first_bad = (result.lines, _shorten(str(bad)))
@@ -143,12 +144,12 @@ def _shorten(message: str) -> str:
     return message if len(message) <= _MAX_MESSAGE else message[:_MAX_MESSAGE] + "..."
 
 
-def _parse(line: bytes | None, max_line_bytes: int) -> Record:
+def _parse(job: Job, line: bytes | None) -> Record:
     if line is None:
         raise BadRecord(
-            "line_too_long", f"longer than {max_line_bytes:,} bytes; raise --max_line_mb if it is meant to be"
+            "line_too_long", f"longer than {job.max_line_bytes:,} bytes; raise --max_line_mb if it is meant to be"
         )
-    return parse_record(line)
+    return parse_record(line, job.accept_unlabelled)
 
 
 def _drop(result: SplitResult, bad: BadRecord) -> None:

@@ -55,6 +55,14 @@ def test_reasoning_rows_read_their_context_and_label_their_answer(examples_file,
     assert seen > 20
 
 
+def test_an_example_without_an_answer_cannot_be_trained_on(tmp_path, model):
+    path = tmp_path / "hidden.jsonl"
+    path.write_text('{"id": "q7", "context": "Some text.", "prompt": "p", "answer": []}\n' * 8)
+    store = make_store(path, tmp_path / "store", "--unlabelled")
+    with pytest.raises(UserError, match="example 'q7': has no answer to train on; .* without --unlabelled"):
+        make_dataset(store, model, Stage(reasoning_share=1.0))[0]
+
+
 def test_understanding_restates_exactly_the_window(store, model):
     data = make_dataset(store, model, Stage(reasoning_share=0.0, max_window_chunks=3))
     texts = [store.context_text(index) for index in range(store.num_contexts)]

@@ -12,6 +12,7 @@ from evaluate.em_quality import exact_match
 from evaluate.f1_qa import (
     cepe_f1,
     evaluate_triviaqa,
+    first_line_f1,
     read_triviaqa_gold,
     token_f1,
     triviaqa_exact_match,
@@ -49,7 +50,7 @@ def test_texts_that_normalise_to_nothing_match_but_have_no_f1(prediction, refere
     assert triviaqa_exact_match(prediction, [reference]) == 1.0
 
 
-@pytest.mark.parametrize("score", [token_f1, cepe_f1, triviaqa_f1, triviaqa_exact_match, exact_match])
+@pytest.mark.parametrize("score", [token_f1, first_line_f1, cepe_f1, triviaqa_f1, triviaqa_exact_match, exact_match])
 def test_no_reference_is_an_error(score):
     with pytest.raises(UserError, match="no reference"):
         score("red", [])
@@ -61,6 +62,14 @@ def test_cepe_counts_yes_and_no_only_as_the_whole_answer():
     assert cepe_f1("no", ["no one"]) == 0.0
     assert cepe_f1("nobody is here", ["nobody"]) == token_f1("nobody is here", ["nobody"]) == 0.5
     assert cepe_f1("yes it is", ["no", "it is"]) == pytest.approx(0.8)
+
+
+def test_only_the_first_line_counts_for_longbench_triviaqa():
+    run_on = "\n\nBig Ben\nPassage: another\nQuestion: and so on"
+    assert first_line_f1(run_on, ["Big Ben"]) == 1.0
+    assert token_f1(run_on, ["Big Ben"]) < 0.5
+    # Line ends are passed over at the beginning, spaces are not: the line of the space is the first.
+    assert first_line_f1(" \nBig Ben", ["Big Ben"]) == 0.0
 
 
 def test_triviaqa_turns_punctuation_into_spaces():

@@ -13,7 +13,8 @@ def record(number: int, prediction: str, mode: str = "model", **changes) -> dict
 
 def test_every_registered_metric_scores_a_perfect_answer_100():
     meta = {"options": ["red wine bottle", "blue"], "gold": "A", "ruler_task": "vt"}
-    predictions = [record(i, "red wine bottle", references=["red wine bottle"], meta=meta) for i in range(2)]
+    text = "The correct answer is (A)"
+    predictions = [record(i, text, references=[text], meta=meta) for i in range(2)]
     assert {"exact_match", "f1", "triviaqa_em", "triviaqa_f1", "rouge", "rouge_stemmed", "accuracy"} <= set(METRICS)
     for name, metric in METRICS.items():
         scores = score_predictions(predictions, [name])["overall"]["scores"]

@@ -129,6 +129,18 @@ def test_fields_and_defaults(tmp_path):
     assert manifest["read"]["blank_lines"] == 2
 
 
+def test_prompts_without_a_label_are_accepted_only_when_asked(tmp_path):
+    path = write_lines(tmp_path / "a.jsonl", [{"context": "c", "prompt": "p", "answer": []}])
+    with pytest.raises(UserError, match='a.jsonl:1: "answer" is empty'):
+        run(path, tmp_path / "store")
+    store, manifest = run(path, tmp_path / "store", unlabelled=True)
+    assert store.example(0).answers == [] and manifest["options"]["unlabelled"] is True
+    # What looks like a mistake is still one.
+    for record in ({"context": "c", "prompt": "p"}, {"context": "c", "prompt": "p", "answer": [""]}):
+        with pytest.raises(UserError, match="answer"):
+            run(write_lines(path, [record]), tmp_path / "other", unlabelled=True)
+
+
 def test_number_of_processes_and_size_of_splits_decide_nothing(tmp_path):
     bad = [b"{", {"context": ""}]
     inputs = [write_lines(tmp_path / f"{seed}.jsonl", random_records(seed) + bad) for seed in range(2)]
@@ -337,8 +349,8 @@ def test_the_command_line(tmp_path):
 
 def test_every_option_of_the_command_line_arrives():
     arguments = "--input a b --output_dir d --chunk_size 9 --chunk_overlap 2 --seed 3 --num_proc 4 --on_bad_record skip"
-    arguments += " --max_line_mb 5 --num_shards 7 --shard_index 6 --overwrite"
-    expected = Options((Path("a"), Path("b")), Path("d"), 9, 2, 3, 4, "skip", 5, 7, 6, True)
+    arguments += " --max_line_mb 5 --num_shards 7 --shard_index 6 --overwrite --unlabelled"
+    expected = Options((Path("a"), Path("b")), Path("d"), 9, 2, 3, 4, "skip", 5, 7, 6, True, True)
     assert parse_options(arguments.split()) == expected
 
 
