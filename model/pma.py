@@ -13,11 +13,13 @@ from utils.common_utils import UserError
 
 
 class TokenFeedForward(nn.Module):
-    """A row-wise feed-forward layer on the hidden states, before they are pooled: `W x + b + V ReLU(U LN(x))`.
+    """A row-wise feed-forward layer on the hidden states, before they are pooled: `W x/√h + b + V ReLU(U LN(x))/√f`.
 
     The Set Transformer pools `rFF(Z)` (arXiv 1810.00825, section 3.2). Without it a pooled vector is linear in the
     hidden states, and a linear map of h dimensions cannot give each of thousands of words a vector of its own. U starts
-    at random on the first of the encoder's layers, the one nearest to the words, and at zero on the others.
+    at random on the first of the encoder's layers, the one nearest to the words, and at zero on the others. The two
+    divisors keep the gradients of W and V at the size of the others': else they are ten times the rest of the model's
+    together, and clipping leaves the rest next to nothing.
 
     Args:
         encoder_width: width of one encoder layer.
@@ -35,17 +37,17 @@ class TokenFeedForward(nn.Module):
         nn.init.normal_(self.up.weight, std=1.5 / encoder_width**0.5)
         nn.init.zeros_(self.up.weight[:, encoder_width:])
         nn.init.zeros_(self.up.bias)
-        nn.init.normal_(self.linear.weight, std=(num_layers * encoder_width) ** -0.5)
+        nn.init.normal_(self.linear.weight)
         nn.init.zeros_(self.linear.bias)
-        nn.init.normal_(self.down.weight, std=hidden_width**-0.5)
+        nn.init.normal_(self.down.weight)
 
     def forward(self, hidden_MLh: torch.Tensor) -> torch.Tensor:
         """Map [M, L, h] to [M, L, w]."""
-        return self.linear(hidden_MLh) + self.down(self._inner(hidden_MLh))
+        return self.linear(self._scaled(hidden_MLh)) + self.down(self._inner(hidden_MLh))
 
     def features(self, hidden_MLh: torch.Tensor) -> torch.Tensor:
         """Return what the output is linear in, [M, L, h + f]: the hidden states and the inner layer."""
-        return torch.cat([hidden_MLh, self._inner(hidden_MLh)], dim=-1)
+        return torch.cat([self._scaled(hidden_MLh), self._inner(hidden_MLh)], dim=-1)
 
     @torch.no_grad()
     def fit(self, features_NF: torch.Tensor, target_Nd: torch.Tensor, ridge: float) -> None:
@@ -70,7 +72,10 @@ class TokenFeedForward(nn.Module):
     def _inner(self, hidden_MLh: torch.Tensor) -> torch.Tensor:
         by_layer = hidden_MLh.unflatten(-1, self.layers)
         normed_MLh = nn.functional.layer_norm(by_layer, by_layer.shape[-1:]).flatten(-2)
-        return torch.relu(self.up(normed_MLh))
+        return torch.relu(self.up(normed_MLh)) * self.up.out_features**-0.5
+
+    def _scaled(self, hidden_MLh: torch.Tensor) -> torch.Tensor:
+        return hidden_MLh * self.linear.in_features**-0.5
 
 
 class Adapter(nn.Module):
@@ -134,14 +139,16 @@ def ridge_regression(x_Ni: torch.Tensor, y_No: torch.Tensor, ridge: float) -> tu
     """Regress y on x, in float64.
 
     Args:
-        ridge: regulariser per sample for inputs of unit variance: what each input is brought to before.
+        ridge: regulariser per sample for inputs of unit variance, which each input that varies is brought to
+            before.
 
     Returns:
         Weight [i, o] and bias [o] for the inputs as they are, and the share of y's variance that they explain.
     """
     x_Ni, y_No = x_Ni.double(), y_No.double()
     x_mean_i, y_mean_o = x_Ni.mean(0), y_No.mean(0)
-    x_std_i = x_Ni.std(0).clamp(min=1e-6)
+    x_std_i = x_Ni.std(0)
+    x_std_i = x_std_i.clamp(min=0.1 * x_std_i.mean().item())
     x_Ni, y_No = (x_Ni - x_mean_i) / x_std_i, y_No - y_mean_o
     gram_ii = x_Ni.T @ x_Ni
     gram_ii.diagonal().add_(ridge * len(x_Ni))

@@ -25,7 +25,7 @@ DEFAULT_LENGTHS = {
     "validation": "1:30:3,4:30:6,8:20:8",
     "test": "1:40:2,2:30:3,4:24:4,8:12:8,16:6:12,32:4:16,64:2:24,128:1:32,256:1:32",
 }
-DEFAULT_KINDS = "one_fact:10,which_of_several:2,two_facts:2,multiple_choice:1,summary:0.4"
+DEFAULT_KINDS = "one_fact:10,which_of_several:2,two_facts:2,multiple_choice:0.6,summary:0.2"
 
 
 class LengthSpec(NamedTuple):
