@@ -185,7 +185,7 @@ class E2LLM(nn.Module):
         attention_mask = batch["attention_mask"]
         if "branch_ids" in batch:
             attention_mask = branch_attention_mask(batch["branch_ids"], embeddings_BTd.dtype)
-        return self._causal_lm.get_decoder()(
+        return self.causal_lm.get_decoder()(
             inputs_embeds=embeddings_BTd,
             attention_mask=attention_mask,
             position_ids=batch["position_ids"],
@@ -194,8 +194,8 @@ class E2LLM(nn.Module):
 
     def head(self, hidden_Nd: torch.Tensor) -> torch.Tensor:
         """Return the logits [N, V] of hidden states, with the scaling some architectures put after their head."""
-        logits_NV = self._causal_lm.get_output_embeddings()(hidden_Nd)
-        config = self._causal_lm.config
+        logits_NV = self.causal_lm.get_output_embeddings()(hidden_Nd)
+        config = self.causal_lm.config
         if getattr(config, "logit_scale", None):  # Cohere
             logits_NV = logits_NV * config.logit_scale
         if getattr(config, "logits_scaling", None):  # Granite
@@ -205,7 +205,8 @@ class E2LLM(nn.Module):
         return logits_NV
 
     @property
-    def _causal_lm(self) -> PreTrainedModel:
+    def causal_lm(self) -> PreTrainedModel:
+        """The decoder without PEFT's wrapper; its linear layers still carry LoRA."""
         return self.decoder.get_base_model() if isinstance(self.decoder, PeftModel) else self.decoder
 
     @torch.no_grad()
