@@ -233,16 +233,23 @@ def answer_inputs(
         group_heads = [heads[head] for head, _, _ in group]
         if packed:
             if group[0][1] == 0:
-                spare = max(
-                    sum(tails[head][start:end]) + (end - start) * min(16, max_new_tokens) for head, start, end in group
-                )
-                decoder = PackedDecoder(model, group_heads, spare)
+                decoder = _packed_decoder(model, group_heads, [tails[head] for head, _, _ in group], max_new_tokens)
             decoded = decoder.answer(list(zip(places, embedded, strict=True)), max_new_tokens)
         else:
             decoded = _generate_copied(model, group_heads, places, embedded, max_new_tokens, sampling)
         for number, prompt in zip(numbers, decoded, strict=True):
             answers[number] = _answer(model, prompt, started)
     return [answers[number] for number in range(len(inputs))]
+
+
+def _packed_decoder(
+    model: "E2LLM", heads: Sequence[torch.Tensor], tail_lengths: Sequence[Sequence[int]], max_new_tokens: int
+) -> PackedDecoder:
+    # Most answers are far shorter than they may be, so their columns are reserved a part at a time.
+    own = [sum(lengths) + len(lengths) * min(16, max_new_tokens) for lengths in tail_lengths]
+    return PackedDecoder(
+        model, heads, [len(head) + columns for head, columns in zip(heads, own, strict=True)], max(own)
+    )
 
 
 def _is_greedy(sampling: dict) -> bool:

@@ -1,16 +1,16 @@
 """Greedy answers to many prompts on few beginnings, each beginning held once in the key-value cache.
 
-A *beginning* is what stands before the end of the context; the prompts that share it are packed one after another into
-its row of the cache, and a mask keeps them apart:
+A *beginning* is what stands before the end of the context. A row of the cache holds one or several beginnings, and
+behind them, packed one after another, the prompts that go on from them; a mask keeps them apart:
 
-    row u of the cache    beginning │ tail of prompt 0 │ tail of prompt 1 │ tokens of 0, 1, 0, 1, ...
-    a query of prompt 1 attends to  ^^^^^^^^^            ^^^^^^^^^^^^^^^^            ^     ^
+    row of the cache    beginning 0 │ beginning 1 │ tail of prompt 0 │ tail of prompt 1 │ tokens of 0, 1, 0, 1, ...
+    a query of prompt 1 sees          ^^^^^^^^^^^                      ^^^^^^^^^^^^^^^^             ^     ^
 
-So a context of any length is neither computed nor stored again for its second prompt, a prompt that has ended takes no
-further part, and only the last position of each prompt goes through the language-model head.
+So a context of any length is neither computed nor stored again for its second prompt, hardly anything is padded, a
+prompt that has ended takes no further part, and only the last position of each goes through the language-model head.
 
-Shape suffixes: U rows (beginnings), P positions of a beginning, Q queries of a row in one pass, T columns of the cache,
-R prompts, d decoder width, V vocabulary.
+Shape suffixes: U rows, Q queries of a row in one pass, T columns of the cache, N tokens fed in one pass, R prompts,
+d decoder width.
 """
 
 import inspect
@@ -27,8 +27,13 @@ from transformers.cache_utils import Cache, DynamicLayer
 if TYPE_CHECKING:
     from model.pro_model import E2LLM
 
-_SHARED, _PADDING = -1, -2
-"""Owners of cache columns that belong to no single prompt; prompts are numbered from 0."""
+_PADDING = -1
+"""Owner of the columns that hold nothing; beginnings and prompts are numbered from 0."""
+_ROW_COLUMNS = 256
+"""Columns that a row takes at least, if there is enough to fill it. Longer rows balance better as prompts end; every
+query looks at all columns of its row, which is still little work beside its passes through the linear layers."""
+_LONG = 4096
+"""Positions of a beginning that is run by itself: alone it needs no mask, which would take the square of this."""
 _GROWTH = 64
 """Columns by which a full cache layer grows at least."""
 _DROP_BELOW = 0.75
@@ -93,10 +98,13 @@ def _grown(room: torch.Tensor, used: int, capacity: int) -> torch.Tensor:
 
 
 @dataclass
-class _Prompt:
-    """A prompt on its way: what it feeds next, where, and what it has said."""
+class _Stream:
+    """A beginning or a prompt as a source of tokens: what it feeds next, where to, and what it has said."""
 
-    number: int
+    owner: int
+    """Its number; its columns of the cache carry it."""
+    parent: int
+    """The number of the beginning it goes on from; a beginning's own."""
     row: int
     position: int
     """Of the next token fed."""
@@ -121,107 +129,113 @@ class PackedDecoder:
     """Beginnings read into a cache, to answer prompts on them.
 
     Args:
-        heads: U beginnings, embeddings [P_u, d]; without a position where the tails hold all.
-        spare: columns that the prompts and their answers will take in a row, as far as known.
+        heads: B beginnings, embeddings [P, d].
+        num_columns: columns that each beginning takes with the prompts on it, the beginning itself included; decides
+            what shares a row.
+        spare: columns that all prompts and answers of a row will take, as far as known.
     """
 
-    def __init__(self, model: "E2LLM", heads: Sequence[torch.Tensor], spare: int):
+    def __init__(self, model: "E2LLM", heads: Sequence[torch.Tensor], num_columns: Sequence[int], spare: int):
         self.model = model
         self.layers = [ReservedLayer(spare) for _ in DynamicCache(config=model.causal_lm.config).layers]
         self.cache = Cache(layers=list(self.layers))
-        self.lengths = [len(head) for head in heads]
-        self.rows = list(range(len(heads)))
-        """The beginning that each row of the cache holds."""
-        longest = max(self.lengths)
-        heads_UPd = heads[0].new_zeros(len(heads), longest, heads[0].shape[1])
-        for row, head in enumerate(heads):
-            heads_UPd[row, : len(head)] = head
-        columns_P = torch.arange(longest, device=heads_UPd.device)
-        real_UP = columns_P < torch.tensor(self.lengths, device=heads_UPd.device)[:, None]
-        self.owner_UT = torch.where(real_UP, _SHARED, _PADDING)
-        # A single beginning has no padding, and without a mask attention takes its faster kernels.
-        mask_UP = None if len(heads) == 1 else real_UP.long()
-        if longest:
-            self._run(heads_UPd, mask_UP, columns_P.expand(len(heads), -1))
+        rows = fill_rows(num_columns, _ROW_COLUMNS)
+        self.rows = list(range(max(rows) + 1))
+        """The rows still in the cache."""
+        self.owner_UT = torch.empty(len(self.rows), 0, dtype=torch.long, device=model.device)
+        self.heads = [_Stream(n, n, row, 0, head) for n, (row, head) in enumerate(zip(rows, heads, strict=True))]
+        if any(len(head) for head in heads):
+            self._feed(self.heads)
 
     def answer(self, tails: Sequence[tuple[int, torch.Tensor]], max_new_tokens: int) -> list[DecodedPrompt]:
         """Answer R prompts, each given as the number of its beginning and the embeddings [S, d] that follow it, S at
-        least 1. The beginnings stay for further prompts only when every one is a single row (U = 1)."""
-        prompts = [_Prompt(n, head, self.lengths[head], tail) for n, (head, tail) in enumerate(tails)]
-        length = self.owner_UT.shape[1]
+        least 1. A decoder of a single beginning can be asked again."""
+        streams = [
+            _Stream(number, head, self.heads[head].row, self.heads[head].position, tail)
+            for number, (head, tail) in enumerate(tails, start=len(self.heads))
+        ]
+        num_columns = self.owner_UT.shape[1]
         eos_id = self.model.decoder_tokenizer.eos_token_id
         embedding = self.model.decoder.get_input_embeddings()
-        live, first_token_at = prompts, None
+        live, first_token_at = streams, None
         for step in range(max_new_tokens):
-            tokens_R = self._next_tokens(live)
-            embedded_Rd = embedding(tokens_R)
-            for prompt, token, embedded_d in zip(live, tokens_R.tolist(), embedded_Rd, strict=True):
-                prompt.finished = token == eos_id
-                if not prompt.finished:
-                    prompt.token_ids.append(token)
-                prompt.feed_qd = embedded_d[None]
+            last_Rd = self._feed(live)
+            with self.model.resolved_compute.autocast():
+                tokens_R = self.model.head(last_Rd).float().argmax(-1)
+            for stream, token in zip(live, tokens_R.tolist(), strict=True):
+                stream.finished = token == eos_id
+                if not stream.finished:
+                    stream.token_ids.append(token)
             first_token_at = first_token_at or time.perf_counter()
-            live = [prompt for prompt in live if not prompt.finished]
-            if not live or step == max_new_tokens - 1:
+            if step == max_new_tokens - 1 or all(stream.finished for stream in live):
                 break
-            self._drop_rows({prompt.row for prompt in live})
-        if len(self.rows) == 1:
-            self._keep(length)
-        return [DecodedPrompt(prompt.token_ids, prompt.finished, first_token_at) for prompt in prompts]
+            for stream, embedded_d in zip(live, embedding(tokens_R), strict=True):
+                stream.feed_qd = embedded_d[None]
+            live = [stream for stream in live if not stream.finished]
+            self._drop_rows({stream.row for stream in live})
+        if len(self.heads) == 1:
+            self._forget(num_columns)
+        return [DecodedPrompt(stream.token_ids, stream.finished, first_token_at) for stream in streams]
 
-    def _next_tokens(self, live: Sequence[_Prompt]) -> torch.Tensor:
-        """Feed what each live prompt has to feed; returns its likeliest next token [R]."""
+    def _feed(self, streams: Sequence[_Stream]) -> torch.Tensor:
+        """Run what the streams have to feed; returns the hidden state [streams, d] of each one's last token."""
         device, start = self.owner_UT.device, self.owner_UT.shape[1]
-        place_of_row = {row: place for place, row in enumerate(self.rows)}
-        used = [0] * len(self.rows)
-        rows, columns, owners, positions, lasts = [], [], [], [], []
-        for prompt in live:
-            row, count = place_of_row[prompt.row], len(prompt.feed_qd)
-            rows += [row] * count
-            columns += range(used[row], used[row] + count)
-            owners += [prompt.number] * count
-            positions += range(prompt.position, prompt.position + count)
-            used[row] += count
-            prompt.position += count
-            lasts.append(len(rows) - 1)
-        rows_N, columns_N = torch.tensor(rows, device=device), torch.tensor(columns, device=device)
-        shape = (len(self.rows), max(used))
-        embeddings_UQd = live[0].feed_qd.new_zeros(*shape, live[0].feed_qd.shape[1])
-        embeddings_UQd[rows_N, columns_N] = torch.cat([prompt.feed_qd for prompt in live])
+        row_N, column_N, last = self._places(streams)
+        shape = (len(self.rows), int(column_N.max()) + 1)
+        counts = torch.tensor([len(stream.feed_qd) for stream in streams], device=device)
+        embeddings_UQd = streams[0].feed_qd.new_zeros(*shape, streams[0].feed_qd.shape[1])
+        embeddings_UQd[row_N, column_N] = torch.cat([stream.feed_qd for stream in streams])
         positions_UQ = torch.zeros(shape, dtype=torch.long, device=device)
-        positions_UQ[rows_N, columns_N] = torch.tensor(positions, device=device)
-        owner_UQ = torch.full(shape, _PADDING, device=device)
-        owner_UQ[rows_N, columns_N] = torch.tensor(owners, device=device)
-        self.owner_UT = torch.cat([self.owner_UT, owner_UQ], dim=1)
-        hidden_UQd = self._run(embeddings_UQd, self._mask(owner_UQ, start, embeddings_UQd.dtype), positions_UQ)
-        with self.model.resolved_compute.autocast():
-            return self.model.head(hidden_UQd[rows_N[lasts], columns_N[lasts]]).float().argmax(-1)
-
-    def _mask(self, owner_UQ: torch.Tensor, start: int, dtype: torch.dtype) -> torch.Tensor:
-        """Return the mask [U, 1, Q, T]: a query sees the beginning and the columns of its own prompt up to itself.
-
-        A padding query sees padding, itself at least, so that no row of the softmax is empty.
-        """
-        num_columns = self.owner_UT.shape[1]
-        columns_T = torch.arange(num_columns, device=owner_UQ.device)
-        seen_QT = columns_T <= columns_T[start:, None]
-        owner_U1T = self.owner_UT[:, None, :]
-        mask_U1QT = (((owner_U1T == owner_UQ[:, :, None]) & seen_QT) | (owner_U1T == _SHARED))[:, None]
-        if self.model.resolved_compute.attn_implementation == "sdpa":
-            return mask_U1QT
-        return torch.zeros(mask_U1QT.shape, dtype=dtype, device=owner_UQ.device).masked_fill_(
-            ~mask_U1QT, torch.finfo(dtype).min
+        positions_UQ[row_N, column_N] = torch.cat(
+            [torch.arange(s.position, s.position + len(s.feed_qd), device=device) for s in streams]
         )
-
-    def _run(self, embeddings_UQd: torch.Tensor, mask: torch.Tensor | None, positions_UQ: torch.Tensor) -> torch.Tensor:
+        owner_UQ, parent_UQ = (torch.full(shape, _PADDING, device=device) for _ in range(2))
+        owner_UQ[row_N, column_N] = torch.tensor([s.owner for s in streams], device=device).repeat_interleave(counts)
+        parent_UQ[row_N, column_N] = torch.tensor([s.parent for s in streams], device=device).repeat_interleave(counts)
+        self.owner_UT = torch.cat([self.owner_UT, owner_UQ], dim=1)
+        # A single first sequence is plainly causal, and without a mask attention takes its faster kernels.
+        mask = None if start == 0 and len(streams) == 1 else self._mask(owner_UQ, parent_UQ, start)
         with self.model.resolved_compute.autocast():
-            return self.model.causal_lm.get_decoder()(
+            hidden_UQd = self.model.causal_lm.get_decoder()(
                 inputs_embeds=embeddings_UQd,
                 attention_mask=mask,
                 position_ids=positions_UQ,
                 past_key_values=self.cache,
                 use_cache=True,
             ).last_hidden_state
+        for stream in streams:
+            stream.position += len(stream.feed_qd)
+        return hidden_UQd[row_N[last], column_N[last]]
+
+    def _places(self, streams: Sequence[_Stream]) -> tuple[torch.Tensor, torch.Tensor, list[int]]:
+        """Return for all N tokens to feed their place among the rows and their column in this pass, both [N], and for
+        every stream the number of its last token."""
+        place_of_row = {row: place for place, row in enumerate(self.rows)}
+        used = [0] * len(self.rows)
+        rows, columns, last = [], [], []
+        for stream in streams:
+            place, count = place_of_row[stream.row], len(stream.feed_qd)
+            rows += [place] * count
+            columns += range(used[place], used[place] + count)
+            used[place] += count
+            last.append(len(rows) - 1)
+        device = self.owner_UT.device
+        return torch.tensor(rows, device=device), torch.tensor(columns, device=device), last
+
+    def _mask(self, owner_UQ: torch.Tensor, parent_UQ: torch.Tensor, start: int) -> torch.Tensor:
+        """Return the mask [U, 1, Q, T]: a query sees its beginning, and the columns of its own up to itself.
+
+        A padding query sees padding, itself at least, so that no row of the softmax is empty.
+        """
+        columns_T = torch.arange(self.owner_UT.shape[1], device=owner_UQ.device)
+        seen_QT = columns_T <= columns_T[start:, None]
+        owner_U1T = self.owner_UT[:, None, :]
+        mask_UQT = (owner_U1T == owner_UQ[:, :, None]) | (owner_U1T == parent_UQ[:, :, None])
+        mask_U1QT = (mask_UQT & seen_QT)[:, None]
+        if self.model.resolved_compute.attn_implementation == "sdpa":
+            return mask_U1QT
+        dtype = self.model.resolved_compute.dtype
+        return torch.zeros_like(mask_U1QT, dtype=dtype).masked_fill_(~mask_U1QT, torch.finfo(dtype).min)
 
     def _drop_rows(self, live_rows: set[int]) -> None:
         places = [place for place, row in enumerate(self.rows) if row in live_rows]
@@ -232,10 +246,28 @@ class PackedDecoder:
             for layer in self.layers:
                 layer.keep(layer.length, index_U)
 
-    def _keep(self, length: int) -> None:
-        self.owner_UT = self.owner_UT[:, :length]
+    def _forget(self, num_columns: int) -> None:
+        """Forget all columns but the first."""
+        self.owner_UT = self.owner_UT[:, :num_columns]
         for layer in self.layers:
-            layer.keep(length)
+            layer.keep(num_columns)
+
+
+def fill_rows(sizes: Sequence[int], least: int) -> list[int]:
+    """Put things of given sizes into rows of the size of the largest or `least`, first fit, largest first.
+
+    Returns:
+        The row of each.
+    """
+    capacity = max(least, *sizes)
+    rows, room = [0] * len(sizes), []
+    for index in sorted(range(len(sizes)), key=lambda index: -sizes[index]):
+        row = next((row for row, left in enumerate(room) if left >= sizes[index]), len(room))
+        if row == len(room):
+            room.append(capacity)
+        room[row] -= sizes[index]
+        rows[index] = row
+    return rows
 
 
 def plan_groups(
@@ -246,28 +278,27 @@ def plan_groups(
     Args:
         head_lengths: positions of each beginning.
         tail_lengths: for each beginning the positions of its prompts' tails.
-        max_positions: rows times columns of a cache, answers included; a single prompt on a longer beginning still
-            makes a group of its own.
+        max_positions: columns of a group, answers included; a single prompt on a longer beginning still makes a group
+            of its own, as does a long beginning.
 
     Returns:
         Groups of (beginning, first prompt, end of its prompts). The prompts of a beginning are cut over several groups
         only where they alone exceed the bound; these groups hold that beginning alone and follow one another.
     """
     groups: list[list[tuple[int, int, int]]] = []
-    longest = widest = 0
-    room_left = False
+    room = 0
     for head in sorted(range(len(head_lengths)), key=lambda index: (head_lengths[index], index)):
         columns = [length + max_new_tokens for length in tail_lengths[head]]
-        if head_lengths[head] + sum(columns) > max_positions:
+        total = head_lengths[head] + sum(columns)
+        if total > max_positions or head_lengths[head] > _LONG:
             groups += [[part] for part in _parts(head, columns, max_positions - head_lengths[head])]
-            room_left = False
+            room = 0
             continue
-        longest, widest = head_lengths[head], max(widest, sum(columns))
-        if not room_left or (len(groups[-1]) + 1) * (longest + widest) > max_positions:
+        if total > room:
             groups.append([])
-            widest = sum(columns)
+            room = max_positions
         groups[-1].append((head, 0, len(columns)))
-        room_left = True
+        room -= total
     return groups
 
 
