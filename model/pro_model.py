@@ -4,8 +4,9 @@ Shape suffixes: B decoder rows, M chunks in the whole batch, L encoder tokens a 
 positions, d decoder width, S slots (places of chunk tokens in all rows), N labelled positions, V vocabulary.
 """
 
+import contextlib
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -122,6 +123,19 @@ class E2LLM(nn.Module):
     def merge_and_export(self, folder: str | Path) -> None:
         """Fold both LoRAs in and write plain Hugging Face models; see `model.checkpoint.export_merged`."""
         checkpoint.export_merged(self, folder)
+
+    def fold_lora(self) -> None:
+        """Fold both LoRAs into their backbones for faster inference; see `model.checkpoint.fold_lora`."""
+        checkpoint.fold_lora(self)
+
+    @contextlib.contextmanager
+    def base_weights(self) -> Iterator[None]:
+        """Run encoder and decoder without their LoRAs inside the block, as they were pretrained."""
+        with contextlib.ExitStack() as stack:
+            for backbone in (self.chunk_encoder.backbone, self.decoder):
+                if isinstance(backbone, PeftModel):
+                    stack.enter_context(backbone.disable_adapter())
+            yield
 
     @property
     def device(self) -> torch.device:

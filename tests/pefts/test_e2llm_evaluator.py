@@ -9,8 +9,9 @@ from dataset.collator import DecoderRow, TokenizedUnit
 from dataset.store import ChunkStore
 from model.checkpoint import save_model, write_manifest
 from model.pro_model import E2LLM
-from pefts import e2llm_evaluator
-from pefts.e2llm_evaluator import Evaluator, measure_reconstruction
+from pefts import eval_contexts
+from pefts.e2llm_evaluator import Evaluator
+from pefts.reconstruction import measure_reconstruction
 from tests.conftest import build_model
 from tests.model.test_pro_model import plain_loss
 from tests.pefts.conftest import predictions_of, town_records, write_store
@@ -63,14 +64,14 @@ def test_the_batch_size_changes_nothing_and_a_context_is_encoded_once(
     make_eval_config, validation_store, tmp_path, monkeypatch, batch_size
 ):
     encoded = []
-    encode_chunks = e2llm_evaluator.encode_chunks
+    encode_chunks = eval_contexts.encode_chunks
 
     def counting(model, chunks):
         encoded.extend(chunks)
         return encode_chunks(model, chunks)
 
     expected = by_id(predictions_of(evaluator_of(make_eval_config("--output_dir", str(tmp_path / "expected")))))
-    monkeypatch.setattr(e2llm_evaluator, "encode_chunks", counting)
+    monkeypatch.setattr(eval_contexts, "encode_chunks", counting)
     assert by_id(predictions_of(evaluator_of(make_eval_config("--batch_size", batch_size)))) == expected
     store = ChunkStore.open(validation_store)
     chunks = [chunk for index in range(store.num_contexts) for chunk in store.context_chunks(index)]
@@ -83,7 +84,7 @@ def test_an_interrupted_evaluation_goes_on(make_eval_config, tmp_path, arguments
     expected = predictions_of(evaluator_of(make_eval_config("--output_dir", str(tmp_path / "uncut"), *arguments)))
     evaluator = evaluator_of(make_eval_config(*arguments))
     assert predictions_of(evaluator) == expected
-    left = cut_file(evaluator.path, 0.55)
+    left = cut_file(evaluator.files.path, 0.55)
     assert left % 5
     evaluator = evaluator_of(make_eval_config(*arguments))
     assert len(evaluator.done) == left
@@ -181,7 +182,7 @@ def test_other_settings_are_refused_unless_overwriting(make_eval_config, model_c
     after = predictions_of(evaluator_of(make_eval_config("--overwrite", "true")))
     assert [record["id"] for record in after] == [record["id"] for record in before]
     assert after != before
-    evaluator.path.with_name("settings.json").unlink()
+    evaluator.files.path.with_name("settings.json").unlink()
     with pytest.raises(UserError, match="made with other settings"):
         evaluator_of(make_eval_config())
 
