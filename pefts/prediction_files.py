@@ -32,8 +32,8 @@ class PredictionFiles:
     def join(self) -> None:
         """Put everything into predictions.jsonl; for one process, while no other writes.
 
-        A last line without its end, left by a killed process, is cut off. Killed in the middle, it leaves at worst lines
-        that stand in two files, word for word the same.
+        A last line without its end, left by a killed process, is cut off. Killed in the middle, it leaves at worst
+        lines that stand in two files, word for word the same.
         """
         existing = self.existing()
         if existing == [self.path]:

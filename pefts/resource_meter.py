@@ -1,5 +1,6 @@
 """Time and memory of a stretch of work on one device."""
 
+import contextlib
 import ctypes
 import time
 from pathlib import Path
@@ -43,10 +44,9 @@ class ResourceMeter:
 
 
 def _give_back() -> None:
-    try:
+    # With another C library, what was freed before counts as held.
+    with contextlib.suppress(OSError, AttributeError, TypeError):
         ctypes.CDLL(None).malloc_trim(0)
-    except (OSError, AttributeError, TypeError):
-        pass  # another C library; then what was freed before counts as held
 
 
 def _reset_resident_peak() -> int | None:

@@ -15,7 +15,8 @@ from dataset.batch_plan import Stage
 from model.compute import ComputeConfig
 from model.config import E2LLMConfig
 from pefts import e2llm_args
-from pefts.e2llm_args import EvalConfig, EvalTask, TrainConfig
+from pefts.e2llm_args import TrainConfig
+from pefts.eval_args import EvalConfig, EvalTask
 from utils.common_utils import UserError
 from utils.config_parsing import known_keys, parse_config
 
