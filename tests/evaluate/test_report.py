@@ -180,7 +180,7 @@ def test_hostile_texts_leave_the_report_whole(tmp_path):
 
 def test_metrics_json_of_another_format_is_refused(tmp_path):
     (tmp_path / "metrics.json").write_text('{"format_version": 7}')
-    with pytest.raises(UserError, match="format_version is 7, this program reads 1"):
+    with pytest.raises(UserError, match="format_version is 7, this program reads 2"):
         report.rebuild(tmp_path)
 
 
