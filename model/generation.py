@@ -199,6 +199,7 @@ def answer_inputs(
     *,
     max_new_tokens: int,
     max_positions: int = MAX_POSITIONS,
+    stop_at_eos: bool = True,
     **sampling,
 ) -> list[GeneratedAnswer]:
     """Answer prompts whose decoder inputs are given; beginnings that they share go through the decoder once.
@@ -211,6 +212,7 @@ def answer_inputs(
         inputs: R inputs.
         max_positions: decoder positions whose keys and values are held at once; more prompts than that are answered in
             turn, beginnings of similar length together.
+        stop_at_eos: an end-of-sequence token ends an answer; false, to measure the time of a number of tokens.
         sampling: as for `generate`.
 
     Returns:
@@ -218,6 +220,7 @@ def answer_inputs(
     """
     started = time.perf_counter()
     packed = _is_greedy(sampling) and can_pack(model)
+    eos_id = model.decoder_tokenizer.eos_token_id if stop_at_eos else None
     heads, numbers_by_head = _share_heads(inputs)
     tails = [[max(1, len(inputs[number].tail_ids)) for number in numbers] for numbers in numbers_by_head]
     if not packed:
@@ -234,9 +237,9 @@ def answer_inputs(
         if packed:
             if group[0][1] == 0:
                 decoder = _packed_decoder(model, group_heads, [tails[head] for head, _, _ in group], max_new_tokens)
-            decoded = decoder.answer(list(zip(places, embedded, strict=True)), max_new_tokens)
+            decoded = decoder.answer(list(zip(places, embedded, strict=True)), max_new_tokens, eos_id)
         else:
-            decoded = _generate_copied(model, group_heads, places, embedded, max_new_tokens, sampling)
+            decoded = _generate_copied(model, group_heads, places, embedded, max_new_tokens, eos_id, sampling)
         for number, prompt in zip(numbers, decoded, strict=True):
             answers[number] = _answer(model, prompt, started)
     return [answers[number] for number in range(len(inputs))]
@@ -293,6 +296,7 @@ def _generate_copied(
     head_of_row: Sequence[int],
     tails: Sequence[torch.Tensor],
     max_new_tokens: int,
+    eos_id: int | None,
     sampling: dict,
 ) -> list[DecodedPrompt]:
     """Answer rows by transformers' `generate`, each from a copy of its beginning's key-value cache.
@@ -316,11 +320,11 @@ def _generate_copied(
             past_key_values=cache,
             max_new_tokens=max_new_tokens,
             pad_token_id=model.decoder_tokenizer.pad_token_id,
-            eos_token_id=model.decoder_tokenizer.eos_token_id,
+            eos_token_id=eos_id,
             logits_processor=LogitsProcessorList([clock]),
             **{"do_sample": False, **sampling},
         )
-    eos_id, decoded = model.decoder_tokenizer.eos_token_id, []
+    decoded = []
     for token_ids in tokens_RN.tolist():
         finished = eos_id in token_ids
         token_ids = token_ids[: token_ids.index(eos_id)] if finished else token_ids

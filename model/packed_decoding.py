@@ -147,15 +147,20 @@ class PackedDecoder:
         if any(len(head) for head in heads):
             self._feed(self.heads)
 
-    def answer(self, tails: Sequence[tuple[int, torch.Tensor]], max_new_tokens: int) -> list[DecodedPrompt]:
-        """Answer R prompts, each given as the number of its beginning and the embeddings [S, d] that follow it, S at
-        least 1. A decoder of a single beginning can be asked again."""
+    def answer(
+        self, tails: Sequence[tuple[int, torch.Tensor]], max_new_tokens: int, eos_id: int | None
+    ) -> list[DecodedPrompt]:
+        """Answer R prompts. A decoder of a single beginning can be asked again.
+
+        Args:
+            tails: for each prompt the number of its beginning and the embeddings [S, d] that follow it, S at least 1.
+            eos_id: the token that ends an answer; None: nothing does before `max_new_tokens`.
+        """
         streams = [
             _Stream(number, head, self.heads[head].row, self.heads[head].position, tail)
             for number, (head, tail) in enumerate(tails, start=len(self.heads))
         ]
         num_columns = self.owner_UT.shape[1]
-        eos_id = self.model.decoder_tokenizer.eos_token_id
         embedding = self.model.decoder.get_input_embeddings()
         live, first_token_at = streams, None
         for step in range(max_new_tokens):
