@@ -320,7 +320,7 @@ def _generate_copied(
             past_key_values=cache,
             max_new_tokens=max_new_tokens,
             pad_token_id=model.decoder_tokenizer.pad_token_id,
-            eos_token_id=eos_id,
+            eos_token_id=-1 if eos_id is None else eos_id,  # None would mean the model's own
             logits_processor=LogitsProcessorList([clock]),
             **{"do_sample": False, **sampling},
         )
