@@ -134,6 +134,7 @@ class Evaluator:
     def run(self) -> None:
         """Answer this process's share of what is not answered yet; the base decoder's modes come first, since LoRA may
         be folded into the weights for the others."""
+        self.files.lock(alone=False)
         baselines = self._work(tuple(BASELINES))
         if baselines:
             if self.model.config.decoder_lora_rank == 0:
@@ -149,6 +150,7 @@ class Evaluator:
     def finish(self) -> None:
         """Join the files of all processes; for process 0, when the others have ended."""
         self.files.join()
+        self.files.unlock()
 
     def modes(self, task: EvalTask) -> list[str]:
         """Return the modes of a task."""
@@ -400,8 +402,10 @@ class Evaluator:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise UserError(f"output_dir={self.config.output_dir!r}: cannot be written to ({error.strerror})") from None
+        self.files.lock(alone=True)
         self._check_settings()
         self.files.join()
+        self.files.lock(alone=False)
 
     def _check_settings(self) -> None:
         """Check that the predictions that are there were made with the same settings; tasks may be added to them."""

@@ -5,14 +5,16 @@ predictions.part-00001.jsonl        what a process of several has answered; join
                                     next run, on however many processes
 """
 
+import fcntl
 import json
 import os
 from collections.abc import Iterable
 from pathlib import Path
 
-from utils.common_utils import fsync_path, read_jsonl
+from utils.common_utils import UserError, fsync_path, read_jsonl
 
 PREDICTIONS_FILE = "predictions.jsonl"
+LOCK_FILE = ".lock"
 
 
 class PredictionFiles:
@@ -23,6 +25,32 @@ class PredictionFiles:
         self.own_path = self.path
         if num_processes > 1:
             self.own_path = folder / f"predictions.part-{process_index:05d}.jsonl"
+        self._lock = None
+
+    def lock(self, alone: bool) -> None:
+        """Hold the folder until this process ends or `unlock`s: alone, to prepare it, or with the others of its run.
+
+        A launcher that is killed may leave its processes at work; whoever starts anew would write beside them.
+
+        Raises:
+            UserError: another evaluation is at work here.
+        """
+        self.unlock()
+        self._lock = open(self.path.parent / LOCK_FILE, "w")
+        try:
+            fcntl.flock(self._lock, (fcntl.LOCK_EX if alone else fcntl.LOCK_SH) | fcntl.LOCK_NB)
+        except BlockingIOError:
+            self.unlock()
+            raise UserError(
+                f"output_dir={str(self.path.parent)!r}: another evaluation is at work in this folder, perhaps processes "
+                "whose launcher was killed; end them or choose another output_dir"
+            ) from None
+
+    def unlock(self) -> None:
+        """Let go of the folder."""
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
 
     def existing(self) -> list[Path]:
         """The files that are there."""

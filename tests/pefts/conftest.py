@@ -182,4 +182,5 @@ def make_eval_config(tmp_path, checkpoint, validation_store):
 def predictions_of(evaluator: Evaluator) -> list[dict]:
     """Run an evaluation and return its records in the order of the file."""
     evaluator.run()
+    evaluator.finish()
     return [json.loads(line) for line in evaluator.files.path.read_text(encoding="utf-8").split("\n") if line]

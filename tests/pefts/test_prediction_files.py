@@ -2,7 +2,10 @@
 
 import json
 
+import pytest
+
 from pefts.prediction_files import PredictionFiles
+from utils.common_utils import UserError
 
 
 def record(number: int) -> dict:
@@ -48,3 +51,17 @@ def test_a_lone_file_loses_its_torn_end(tmp_path):
         file.write(b'{"ta')
     files.join()
     assert numbers(files.path) == ["0"]
+
+
+def test_two_evaluations_cannot_be_at_work_in_a_folder(tmp_path):
+    first, second = PredictionFiles(tmp_path, 0, 2), PredictionFiles(tmp_path, 1, 2)
+    first.lock(alone=True)
+    with pytest.raises(UserError, match="another evaluation is at work in this folder"):
+        second.lock(alone=False)
+    first.lock(alone=False)
+    second.lock(alone=False)
+    first.unlock()
+    with pytest.raises(UserError, match="another evaluation is at work"):
+        first.lock(alone=True)
+    second.unlock()
+    first.lock(alone=True)
