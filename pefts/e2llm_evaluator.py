@@ -403,7 +403,11 @@ class Evaluator:
         except OSError as error:
             raise UserError(f"output_dir={self.config.output_dir!r}: cannot be written to ({error.strerror})") from None
         self.files.lock(alone=True)
-        self._check_settings()
+        try:
+            self._check_settings()
+        except UserError:
+            self.files.unlock()
+            raise
         self.files.join()
         self.files.lock(alone=False)
 

@@ -42,8 +42,8 @@ class PredictionFiles:
         except BlockingIOError:
             self.unlock()
             raise UserError(
-                f"output_dir={str(self.path.parent)!r}: another evaluation is at work in this folder, perhaps processes "
-                "whose launcher was killed; end them or choose another output_dir"
+                f"output_dir={str(self.path.parent)!r}: another evaluation is at work in this folder, perhaps "
+                "processes whose launcher was killed; end them or choose another output_dir"
             ) from None
 
     def unlock(self) -> None:

@@ -387,6 +387,7 @@ def test_processes_share_the_work_and_another_number_goes_on(make_eval_config, t
 
     for evaluator in processes(first):
         evaluator.run()
+        evaluator.files.unlock()
     for path in evaluator.files.existing():
         cut_file(path, 0.6)
     shares = processes(second)
@@ -422,3 +423,4 @@ def test_units_bound_prompts_and_chunk_tokens(make_eval_config):
             chunks = sum(int(num_chunks[context]) for context in unit.contexts)
             assert chunks <= evaluator.config.max_positions or len(unit.contexts) == 1
         assert len(evaluator.units) > 2
+        evaluator.files.unlock()
