@@ -31,7 +31,7 @@ def test_cuts_keep_their_ends():
 def test_every_mode_reads_what_it_says(context):
     ids, slots = context.token_ids, context.num_slots
     assert slots == len(context.chunks) == 11
-    assert len(ids) > 100
+    assert len(ids) > 50
     expected = {
         "base_closed_book": [],
         "truncate_head": ids[:50],
