@@ -103,8 +103,8 @@ def retrieve(context: EvalContext, prompt: str, count: int) -> list[int]:
     Chunks are taken by the cosine of the encoder's mean-pooled vectors (without LoRA) until the tokens are used up; the
     last one taken is cut to what is left.
     """
-    if sum(map(len, context.chunk_token_ids)) <= count:
-        return [token for ids in context.chunk_token_ids for token in ids]
+    if len(context.token_ids) <= count:
+        return context.token_ids
     similarity_n = context.chunk_vectors @ embed_texts(context.model, [prompt])[0]
     taken: dict[int, list[int]] = {}
     for chunk in similarity_n.argsort(descending=True, stable=True).tolist():

@@ -88,6 +88,8 @@ class Question:
     rope_factor: int = 1
     trimmed: int = 0
     """Chunk tokens left out because the decoder's window has no place for them."""
+    key: tuple | None = None
+    """In the base decoder's modes, all that the answer depends on."""
 
 
 class Evaluator:
@@ -120,6 +122,8 @@ class Evaluator:
         tokenizer = model.decoder_tokenizer
         self.base_formatter = PromptFormatter(tokenizer, use_chat_template=bool(tokenizer.chat_template))
         self.context_tokens: dict[tuple[str, int], int] = {}
+        self.known_answers: dict[tuple, GeneratedAnswer] = {}
+        """Of the unit at work, by `Question.key`: where a context fits, several modes ask the base decoder the same."""
         if process_index == 0:
             self._prepare_folder()
 
@@ -183,6 +187,7 @@ class Evaluator:
                 if unit is not previous:
                     # What was encoded for a unit serves all its modes, and goes with it.
                     contexts, previous = self._open_contexts(unit), unit
+                    self.known_answers.clear()
                 for records in self._answer_unit(unit.task, mode, contexts, left):
                     self.files.append(records)
                     progress.update(len(records))
@@ -209,7 +214,8 @@ class Evaluator:
             if example.id in asked
         ]
         if together:
-            records = [self._record(task, mode, *answered) for answered in self._answer(task, mode, together)]
+            answered = self._answer(task, mode, together, reuse=not self.config.sampling.do_sample)
+            records = [self._record(task, mode, *of_prompt) for of_prompt in answered]
             yield [record for record in records if record["id"] in left]
 
     def _timed_record(self, task: EvalTask, mode: str, context: EvalContext) -> dict:
@@ -220,14 +226,17 @@ class Evaluator:
         return self._record(task, mode, question, answer) | {"timing": timing | {"peak_bytes": meter.peak_bytes}}
 
     def _answer(
-        self, task: EvalTask, mode: str, pairs: Sequence[tuple[EvalContext, Example]]
+        self, task: EvalTask, mode: str, pairs: Sequence[tuple[EvalContext, Example]], reuse: bool = False
     ) -> list[tuple[Question, GeneratedAnswer]]:
+        """Answer prompts; `reuse` takes what the same question to the base decoder gave in another mode."""
         started = time.perf_counter()
         if mode in BASELINES:
             questions = list(self._baseline_questions(task, mode, pairs))
         else:
             questions = list(self._trained_questions(task, mode, pairs))
-        answered = []
+        known = self.known_answers if reuse else {}
+        answered = [(question, known[question.key]) for question in questions if question.key in known]
+        questions = [question for question in questions if question.key not in known]
         for factor in sorted({question.rope_factor for question in questions}):
             of_factor = [question for question in questions if question.rope_factor == factor]
             preparation = time.perf_counter() - started
@@ -242,6 +251,8 @@ class Evaluator:
             for question, answer in zip(of_factor, answers, strict=True):
                 seconds = preparation + answer.first_token_seconds
                 answered.append((question, dataclasses.replace(answer, first_token_seconds=seconds)))
+                if question.key is not None:
+                    self.known_answers[question.key] = answer
         return answered
 
     def _trained_questions(
@@ -279,7 +290,7 @@ class Evaluator:
             factor = 1
             if mode == "full":
                 factor = rope_factor(row.num_positions + task.max_new_tokens, model.decoder_window)
-            yield Question(context, example, row, len(context_ids), factor)
+            yield Question(context, example, row, len(context_ids), factor, key=(*key, ids.suffix_ids, factor))
 
     def _base_prompt_ids(self, task: EvalTask, example: Example):
         own = self.base_templates[task.name] or self.templates[task.name]

@@ -63,7 +63,7 @@ def test_retrieval_takes_the_nearest_chunks_in_the_order_of_the_document(context
     assert cut == [
         token for chunk in wanted for token in (token_ids[chunk][:-2] if chunk == last else token_ids[chunk])
     ]
-    assert retrieve(context, prompt, 10**6) == [token for ids in token_ids for token in ids]
+    assert retrieve(context, prompt, 10**6) == context.token_ids
 
 
 def test_forgetting_makes_everything_anew(context):

@@ -10,7 +10,7 @@ from dataset.store import ChunkStore
 from model.checkpoint import save_model, write_manifest
 from model.compute import ComputeConfig
 from model.pro_model import E2LLM
-from pefts import eval_contexts
+from pefts import e2llm_evaluator, eval_contexts
 from pefts.e2llm_evaluator import Evaluator
 from pefts.reconstruction import measure_reconstruction
 from tests.conftest import build_model
@@ -424,3 +424,21 @@ def test_units_bound_prompts_and_chunk_tokens(make_eval_config):
             assert chunks <= evaluator.config.max_positions or len(unit.contexts) == 1
         assert len(evaluator.units) > 2
         evaluator.files.unlock()
+
+
+def test_the_same_question_in_another_mode_is_not_computed_again(make_eval_config, monkeypatch):
+    asked = []
+    answer_inputs = e2llm_evaluator.answer_inputs
+
+    def counting(model, inputs, **options):
+        asked.append(len(inputs))
+        return answer_inputs(model, inputs, **options)
+
+    monkeypatch.setattr(e2llm_evaluator, "answer_inputs", counting)
+    modes = ["truncate_head", "full", "retrieval_to_window", "base_closed_book"]
+    config = make_eval_config("--modes", json.dumps(modes), "--timed_prompts", "0")
+    records = predictions_of(evaluator_of(config))
+    assert sum(asked) < 2 * 16 + 1, "once with the context, and at most once without"
+    by_mode = [[r["prediction"] for r in records if r["mode"] == mode] for mode in modes]
+    assert by_mode[0] == by_mode[1] == by_mode[2] != by_mode[3]
+    assert {(r["mode"], r["id"]) for r in records} == {(mode, r["id"]) for mode in modes for r in records}
