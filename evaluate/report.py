@@ -19,6 +19,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from evaluate import report_sections as sections
 from evaluate.plots import plot_score_by_chunks, plot_score_by_length, plot_training_curves
 from evaluate.predictions import read_predictions
+from evaluate.report_benchmarks import needle_section, ruler_section
 from evaluate.report_comparison import comparison_section, published_section
 from evaluate.scoring import score_tasks
 from evaluate.training_log import read_training_curves
@@ -103,7 +104,9 @@ def write_report(
         _chunks_part(output_dir, scores),
         comparison_section(predictions_of_tasks, scores),
         _length_plots(output_dir, scores),
-        published_section(scores, tasks),
+        needle_section(output_dir, predictions_of_tasks, scores),
+        ruler_section(predictions_of_tasks, scores),
+        published_section(predictions_of_tasks, scores, tasks),
         sections.reconstruction_section(reconstruction),
         sections.compression_section(predictions_of_tasks),
         _training_part(output_dir, training_metrics),

@@ -3,7 +3,8 @@
 from collections.abc import Mapping, Sequence
 
 from evaluate.predictions import MODEL_MODE, group_order
-from evaluate.published import PUBLISHED, SOURCE
+from evaluate.published import PUBLISHED, SOURCE, PublishedFigure
+from evaluate.ruler_table import GROUPS, ruler_table
 from evaluate.scoring import length_buckets
 from evaluate.tables import markdown_table, score_text
 
@@ -68,19 +69,22 @@ def _mean(records: Sequence[Mapping], key: str) -> str | None:
     return f"{sum(values) / len(values):,.0f}" if values else None
 
 
-def published_section(scores: Mapping[str, Mapping], tasks: Sequence[Mapping]) -> str:
+def published_section(predictions: Sequence[Mapping], scores: Mapping[str, Mapping], tasks: Sequence[Mapping]) -> str:
     """The published figures of the tasks' benchmarks beside the model's scores."""
     rows = []
     for task in tasks:
+        of_model = [r for r in predictions if (r["task"], r["mode"]) == (task["name"], MODEL_MODE)]
         for figure in PUBLISHED:
             if figure.benchmark == task.get("published"):
-                score = _model_score(scores[task["name"]], figure.label, figure.length)
+                if figure.ruler_group:
+                    measured = _ruler_score(of_model, figure)
+                else:
+                    measured = _model_score(scores[task["name"]], figure.label)
                 length = None if figure.length is None else f"{figure.length:,}"
-                measured = None if score is None else score_text(score)
                 rows.append([task["name"], figure.score, length, f"{figure.value:.2f}", measured, figure.label])
     if not rows:
         return ""
-    header = ["task", "published score", "context tokens", f"{SOURCE} (%)", "here (%)", "metric here"]
+    header = ["task", "published score", "tokens", f"{SOURCE} (%)", "here (%)", "metric here"]
     return (
         "## Published figures\n\n" + markdown_table(header, rows, right=(2, 3, 4)) + "\nPublished with GTE-large-en and"
         " Llama-2-7B-chat, trained on the data set's own training data; a dash stands where nothing here was measured"
@@ -88,12 +92,19 @@ def published_section(scores: Mapping[str, Mapping], tasks: Sequence[Mapping]) -
     )
 
 
-def _model_score(views: Mapping, label: str, length: int | None) -> Mapping | None:
-    for group in views["by_mode"] if length is None else views["by_length"]:
-        of_length = length is None or _hashable(group["group"]["length"]) == (length, length)
-        if of_length and group["group"]["mode"] == MODEL_MODE and label in group["scores"]:
-            return group["scores"][label]
+def _model_score(views: Mapping, label: str) -> str | None:
+    for group in views["by_mode"]:
+        if group["group"]["mode"] == MODEL_MODE and label in group["scores"]:
+            return score_text(group["scores"][label])
     return None
+
+
+def _ruler_score(predictions: Sequence[Mapping], figure: PublishedFigure) -> str | None:
+    score = ruler_table(predictions).groups.get((figure.ruler_group, figure.length))
+    if score is None:
+        return None
+    num_tasks = len(GROUPS[figure.ruler_group])
+    return f"{score.value:.2f}" + ("" if score.num_tasks == num_tasks else f" ({score.num_tasks} of {num_tasks} tasks)")
 
 
 def _hashable(bucket: Sequence[int] | None) -> tuple[int, ...] | None:

@@ -22,7 +22,7 @@ Mode = Literal[
     "full",
 ]
 """What answers the prompts; `EvalConfig.modes` describes each."""
-Published = Literal["qmsum", "govreport", "triviaqa", "longbench_v2", "ruler_niah", "ruler_vt", "ruler_qa"]
+Published = Literal["qmsum", "govreport", "triviaqa", "longbench_v2", "ruler"]
 """Benchmarks of `evaluate.published.PUBLISHED`."""
 
 

@@ -76,18 +76,41 @@ def test_lengths_are_those_the_data_were_made_to_or_powers_of_two():
     assert [length_name(bucket) for bucket in buckets] == ["1,000", "512-1,023", "512-1,023", "512-1,023", None]
 
 
-def test_published_figures_stand_beside_the_model_at_their_length():
-    predictions = [
-        {**record, "task": "t"} for length in (4096, 8192) for record in records(length, MODEL_MODE, length // 1024, 0)
+def ruler_records(task: str, length: int, right: int) -> list[dict]:
+    meta = {"length": length, "ruler_task": task}
+    return [
+        {**record, "task": "t", "id": f"{task}-{record['id']}"}
+        for record in records(length, MODEL_MODE, right, 0, meta)
     ]
-    scores = score_tasks(predictions, [{"name": "t", "metrics": ["exact_match"]}])
-    for group in (*scores["t"]["by_mode"], *scores["t"]["by_length"]):
-        group["scores"]["ruler"] = group["scores"]["exact_match"]
-    rows = rows_of(published_section(scores, [{"name": "t", "published": "ruler_niah"}]))[2:]
-    assert [row[2:4] for row in rows] == [["8,192", "60.66"], ["131,072", "48.38"]]
-    assert rows[0][4].startswith("80.0 [")
-    assert rows[1][4] == "–"
-    assert published_section(scores, [{"name": "t", "published": None}]) == ""
+
+
+def test_published_figures_stand_beside_the_model():
+    predictions = [
+        *ruler_records("niah_single_1", 8192, 8),
+        *ruler_records("niah_single_2", 8192, 6),
+        *ruler_records("vt", 4096, 3),
+    ]
+    tasks = [{"name": "t", "metrics": ["ruler"], "published": "ruler"}]
+    rows = rows_of(published_section(predictions, score_tasks(predictions, tasks), tasks))[2:]
+    assert [row[1:5] for row in rows] == [
+        ["string match, NIAH", "8,192", "60.66", "70.00 (2 of 8 tasks)"],
+        ["string match, NIAH", "131,072", "48.38", "–"],
+        ["string match, QA", "65,536", "34.50", "–"],
+        ["string match, VT", "4,096", "7.20", "30.00"],
+        ["string match, VT", "32,768", "8.60", "–"],
+    ]
+    assert published_section(predictions, score_tasks(predictions, tasks), [{"name": "t", "published": None}]) == ""
+
+
+def test_a_score_that_is_not_by_length_has_its_interval():
+    predictions = records(1000, MODEL_MODE, 10, 0)
+    tasks = [{"name": "qa", "metrics": ["triviaqa_f1"], "published": "triviaqa"}]
+    ((_, _, length, published, here, label),) = rows_of(
+        published_section(predictions, score_tasks(predictions, tasks), tasks)
+    )[2:]
+    assert (length, published, here, label) == ("–", "38.57", "100.0 [100.0, 100.0]", "triviaqa_f1")
+    tasks[0]["metrics"] = ["f1"]
+    assert rows_of(published_section(predictions, score_tasks(predictions, tasks), tasks))[2][4] == "–"
 
 
 def test_every_published_benchmark_can_be_named_and_every_name_has_figures():
