@@ -79,7 +79,7 @@ def measure(
     peaks = [peak for _, _, peak in runs if peak is not None]
     return Measurement(
         side,
-        context_tokens=len(model.decoder_tokenizer(text, add_special_tokens=False)["input_ids"]),
+        context_tokens=len(model.decoder_tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]),
         decoder_positions=row.num_positions,
         first_token_seconds=min(first for first, _, _ in runs),
         seconds_per_token=(
@@ -99,7 +99,7 @@ def _answer(model: E2LLM, row: DecoderInput, num_tokens: int) -> list[GeneratedA
 def decoder_input(model: E2LLM, text: str) -> DecoderInput:
     """The whole context as the decoder's own tokens."""
     ids = model.formatter.prompt_ids(model.config.template("default"), PROMPT)
-    context_ids = model.decoder_tokenizer(text, add_special_tokens=False)["input_ids"]
+    context_ids = model.decoder_tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
     return DecoderInput(token_head(model, [*ids.prefix_ids, *context_ids]), ids.suffix_ids)
 
 

@@ -35,7 +35,8 @@ class EvalContext:
     def token_ids(self) -> list[int]:
         """Decoder tokens of its text."""
         text = self.store.context_text(self.index)
-        return self.model.decoder_tokenizer(text, add_special_tokens=False)["input_ids"]
+        # Not verbose: that it exceeds the decoder's window is no news here.
+        return self.model.decoder_tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
 
     @functools.cached_property
     def chunk_token_ids(self) -> list[list[int]]:

@@ -113,7 +113,7 @@ def test_every_section_holds_its_figures(run):
 def test_every_picture_of_the_report_exists(run):
     text = (run / "report.md").read_text()
     linked = {part.split(")")[0] for part in text.split("](")[1:]}
-    assert linked == {"plots/chunks_01_demo.png", "plots/training_loss.png"}
+    assert linked == {"plots/chunks_01_demo.png", "plots/length_01_demo.png", "plots/training_loss.png"}
     assert {f"plots/{path.name}" for path in (run / "plots").iterdir()} == linked
 
 
