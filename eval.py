@@ -13,6 +13,7 @@ from datetime import timedelta
 from importlib import metadata
 from pathlib import Path
 
+import torch
 from accelerate import PartialState
 from transformers.utils import logging as transformers_logging
 
@@ -33,7 +34,7 @@ def main() -> None:
     """Answer, measure, score, and write the report."""
     config = parse_config(EvalConfig, description=__doc__)
     # A process that has done its share waits for the slowest, which may take hours longer.
-    state = PartialState(timeout=timedelta(days=30))
+    state = PartialState(cpu=not torch.cuda.is_available(), timeout=timedelta(days=30))
     set_up_logging(None, is_main_process=state.is_main_process)
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
@@ -68,7 +69,7 @@ def describe_run(config: EvalConfig, model: E2LLM, num_processes: int) -> dict:
     }
 
 
-def _megabytes(module) -> str:
+def _megabytes(module: torch.nn.Module) -> str:
     return f"{sum(p.numel() * p.element_size() for p in module.parameters()) / 1e6:,.0f} MB"
 
 
