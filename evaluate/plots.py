@@ -112,6 +112,41 @@ def _mark_chunk_axis(axes: Axes, buckets: Sequence[Sequence[int]]) -> None:
     axes.grid(alpha=0.3)
 
 
+def plot_score_by_length(path: Path, groups: Sequence[Mapping], label: str, title: str) -> None:
+    """Draw the score `label` (percent) against the tokens of the context (log2), a line per mode, the model's in front.
+
+    Args:
+        groups: as the view `by_length` of `evaluate.scoring.score_tasks`, each with a length and a score.
+    """
+    modes = list(dict.fromkeys(g["group"]["mode"] for g in groups))
+    figure = Figure(figsize=(_WIDTH_INCHES, 5.2), dpi=_DPI, layout="constrained")
+    axes = figure.subplots()
+    for index, mode in enumerate(modes):
+        line = sorted((g for g in groups if g["group"]["mode"] == mode), key=lambda g: tuple(g["group"]["length"]))
+        axes.plot(
+            [_position(g["group"]["length"]) for g in line],
+            [g["scores"][label]["value"] for g in line],
+            color=_COLORS[index % len(_COLORS)],
+            marker=_MARKERS[index % len(_MARKERS)],
+            linestyle="-" if mode == MODEL_MODE else ("--", ":", "-.")[index // len(_COLORS) % 3],
+            linewidth=2.5 if mode == MODEL_MODE else 1.2,
+            label=mode,
+            clip_on=False,
+            zorder=4 if mode == MODEL_MODE else 3,
+        )
+    lengths = sorted({tuple(g["group"]["length"]) for g in groups})
+    axes.set_xscale("log", base=2)
+    axes.set_xticks([_position(length) for length in lengths], [f"{low:,}" for low, _ in lengths])
+    axes.minorticks_off()
+    axes.set_xlabel("tokens of the context (log2 scale; of a range, its beginning)")
+    axes.set_ylabel(f"{label} (%)")
+    axes.set_ylim(0, max(1.0, axes.get_ylim()[1]))
+    axes.grid(alpha=0.3)
+    figure.legend(loc="outside lower center", ncols=min(len(modes), 4), frameon=False)
+    figure.suptitle(f"{title} (intervals: see the table)")
+    _save(figure, path)
+
+
 def plot_training_curves(path: Path, curves: Mapping[tuple[str, str], Curve]) -> None:
     """Draw the loss per objective over optimizer steps: train as a thin line, validation with markers, shuffled dashed.
 

@@ -14,8 +14,18 @@ _OPTIONAL_TYPES = {
     "prompt": (str, "a text"),
     "truncated": (bool, "true or false"),
     "meta": (dict, "an object"),
+    "timing": (dict, "an object"),
 }
-_OPTIONAL_COUNTS = ("num_chunks", "num_chunk_tokens", "context_tokens", "context_chars")
+_OPTIONAL_COUNTS = (
+    "num_chunks",
+    "num_chunk_tokens",
+    "context_tokens",
+    "context_chars",
+    "context_positions",
+    "decoder_positions",
+    "trimmed_chunk_tokens",
+    "rope_factor",
+)
 
 
 def read_predictions(path: Path) -> list[dict]:

@@ -17,13 +17,15 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from evaluate import report_sections as sections
-from evaluate.plots import plot_score_by_chunks, plot_training_curves
+from evaluate.plots import plot_score_by_chunks, plot_score_by_length, plot_training_curves
 from evaluate.predictions import read_predictions
+from evaluate.report_benchmarks import needle_section, ruler_section
+from evaluate.report_comparison import comparison_section, published_section
 from evaluate.scoring import score_tasks
 from evaluate.training_log import read_training_curves
 from utils.common_utils import UserError, atomic_write_text, read_json, run_cli
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 
 def write_evaluation(
@@ -77,7 +79,8 @@ def write_report(
     Args:
         predictions: records of `predictions.jsonl`.
         metrics: the scores of the tasks, as `evaluate.scoring.score_tasks` returns them.
-        tasks: `{"name": str, "metrics": [str, ...]}` each; they give the order of the report.
+        tasks: `{"name": str, "metrics": [str, ...]}` each, optionally with "published", a benchmark of
+            `evaluate.published`; they give the order of the report.
         reconstruction: `{"loss_true", "loss_shuffled"` (nats a token)`, "token_accuracy"` (0 to 1)`, "num_tokens"}`,
             optionally with `"by_window"`, a list of the same with `"window"` (chunks restated).
         training_metrics: the training run's `metrics.jsonl`.
@@ -99,6 +102,11 @@ def write_report(
         _unlisted_note(predictions, scores),
         sections.kinds_section(scores),
         _chunks_part(output_dir, scores),
+        comparison_section(predictions_of_tasks, scores),
+        _length_plots(output_dir, scores),
+        needle_section(output_dir, predictions_of_tasks, scores),
+        ruler_section(predictions_of_tasks, scores),
+        published_section(predictions_of_tasks, scores, tasks),
         sections.reconstruction_section(reconstruction),
         sections.compression_section(predictions_of_tasks),
         _training_part(output_dir, training_metrics),
@@ -128,13 +136,31 @@ def _chunks_part(output_dir: Path, scores: dict) -> str:
         label = views["primary"]
         buckets = {tuple(g["group"]["chunks"]) for g in groups if _can_be_drawn(g, label)}
         if len(buckets) > 1:
-            # Numbered, because two names may differ only in characters that a file name cannot have.
-            name = "".join(c if c.isalnum() or c in "-_" else "_" for c in task)
-            plot = f"plots/chunks_{number:02d}_{name}.png"
+            plot = _plot_name("chunks", number, task)
             plot_score_by_chunks(output_dir / plot, groups, label, f"{task}: score by context length")
         texts.append(sections.chunks_section(task, views, plot))
     texts = [text for text in texts if text]
     return "## Scores by number of chunks\n\n" + "\n".join(texts) if texts else ""
+
+
+def _length_plots(output_dir: Path, scores: dict) -> str:
+    """Draw score and costs by length where several modes were measured at several lengths."""
+    texts = []
+    for number, (task, views) in enumerate(scores.items(), start=1):
+        label = views["primary"]
+        groups = [g for g in views["by_length"] if g["group"]["length"] and g["scores"][label]["value"] is not None]
+        lengths = {tuple(g["group"]["length"]) for g in groups}
+        if len(lengths) > 1 and len({g["group"]["mode"] for g in groups}) > 1:
+            plot = _plot_name("length", number, task)
+            plot_score_by_length(output_dir / plot, groups, label, f"{task}: score by tokens of the context")
+            texts.append(f"![{label} of {task} by the tokens of the context]({plot})\n")
+    return "\n".join(texts)
+
+
+def _plot_name(kind: str, number: int, task: str) -> str:
+    # Numbered, because two names may differ only in characters that a file name cannot have.
+    name = "".join(c if c.isalnum() or c in "-_" else "_" for c in task)
+    return f"plots/{kind}_{number:02d}_{name}.png"
 
 
 def _can_be_drawn(group: dict, label: str) -> bool:

@@ -161,9 +161,13 @@ def generation_section(predictions: Sequence[Mapping]) -> str:
         empty = sum(not record["prediction"].strip() for record in records)
         unscored = sum(not record["references"] for record in records)
         words = _mean(len(record["prediction"].split()) for record in records)
-        rows.append([task, mode, len(records), empty, sum(known) if known else None, unscored, f"{words:.1f}"])
-    header = ["task", "mode", "n", "empty", "cut at max_new_tokens", "without reference", "mean words"]
-    return "## Generation\n\n" + markdown_table(header, rows, right=range(2, 7)) if rows else ""
+        trimmed = sum("trimmed_chunk_tokens" in record for record in records)
+        scaled = sum("rope_factor" in record for record in records)
+        cut = sum(known) if known else None
+        rows.append([task, mode, len(records), empty, cut, unscored, trimmed, scaled, f"{words:.1f}"])
+    header = ["task", "mode", "n", "empty", "cut at max_new_tokens", "without reference"]
+    header += ["context trimmed", "RoPE scaled", "mean words"]
+    return "## Generation\n\n" + markdown_table(header, rows, right=range(2, 9)) if rows else ""
 
 
 def samples_section(predictions: Sequence[Mapping]) -> str:

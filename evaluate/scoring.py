@@ -70,9 +70,10 @@ def score_tasks(predictions: Sequence[dict], tasks: Sequence[Mapping], seed: int
 
     Returns:
         task -> `{"metrics": [names], "primary": label of the first metric, "by_mode": [...], "by_kind": [...],
-        "by_chunks": [...], "by_kind_chunks": [...]}`, lists of groups as in `score_predictions`. A group has "mode"
-        and, where the view says so, "kind" (`meta.kind`) and "chunks", the (smallest, largest) number of chunks of its
-        bucket. Views by kind are empty where no record has a kind, views by chunks where none has `num_chunks`.
+        "by_chunks": [...], "by_kind_chunks": [...], "by_length": [...]}`, lists of groups as in `score_predictions`. A
+        group has "mode" and, where the view says so, "kind" (`meta.kind`), "chunks", the (smallest, largest) number of
+        chunks of its bucket, and "length", the tokens of the context as `length_buckets` has them. A view is empty
+        where no record has what it goes by.
     """
     return {
         task["name"]: _score_task([p for p in predictions if p["task"] == task["name"]], task["metrics"], seed)
@@ -81,14 +82,17 @@ def score_tasks(predictions: Sequence[dict], tasks: Sequence[Mapping], seed: int
 
 
 def _score_task(predictions: Sequence[dict], metric_names: Sequence[str], seed: int) -> dict:
+    # Several processes write in no fixed order, and intervals are drawn by place.
+    predictions = sorted(predictions, key=lambda record: (record["mode"], record["id"]))
     metrics = choose_metrics(metric_names, METRICS)
     table = score_examples(predictions, metrics)
     modes = [record["mode"] for record in predictions]
     kinds = [field_value(record, "meta.kind") for record in predictions]
     chunks = chunk_buckets(predictions)
-    columns = {"mode": modes, "kind": kinds, "chunks": chunks}
+    columns = {"mode": modes, "kind": kinds, "chunks": chunks, "length": length_buckets(predictions)}
     views = {}
-    for names in (("mode",), ("mode", "kind"), ("mode", "chunks"), ("mode", "kind", "chunks")):
+    views_by = (("mode",), ("mode", "kind"), ("mode", "chunks"), ("mode", "kind", "chunks"), ("mode", "length"))
+    for names in views_by:
         # A field that no record has would only repeat the view without it.
         known = all(any(value is not None for value in columns[name]) for name in names)
         values = zip(*(columns[name] for name in names), strict=True)
@@ -119,6 +123,23 @@ def chunk_buckets(predictions: Sequence[dict]) -> list[tuple[int, int] | None]:
     exact = len(set(chunks_by_example.values())) <= MAX_EXACT_BUCKETS
     buckets = {key: (n, n) if exact else power_of_two_bucket(n) for key, n in chunks_by_example.items()}
     return [buckets.get((record["task"], record["id"])) for record in predictions]
+
+
+def length_buckets(predictions: Sequence[dict]) -> list[tuple[int, int] | None]:
+    """Return for each prediction the bucket (smallest, largest number of decoder tokens) of its context.
+
+    Data made to a length (`meta.length`, in tokens) has that length for a bucket; else lengths go by powers of two.
+    """
+    buckets = []
+    for record in predictions:
+        made_to = record.get("meta", {}).get("length")
+        in_tokens = record.get("meta", {}).get("unit", "tokens") == "tokens"
+        if isinstance(made_to, int) and not isinstance(made_to, bool) and in_tokens:
+            buckets.append((made_to, made_to))
+        else:
+            tokens = record.get("context_tokens")
+            buckets.append(None if tokens is None else power_of_two_bucket(tokens))
+    return buckets
 
 
 def power_of_two_bucket(number: int) -> tuple[int, int]:

@@ -160,15 +160,8 @@ def export_merged(model: "E2LLM", folder: str | Path) -> None:
     folder = Path(folder)
     if folder.exists():
         raise UserError(f"{folder}: already exists; export to a new folder")
-    for name, backbone in _lora_backbones(model).items():
-        merged = backbone.merge_and_unload()
-        if name == "encoder":
-            model.chunk_encoder.backbone = merged
-        else:
-            model.decoder = merged
-    model.config = dataclasses.replace(
-        model.config, encoder="./encoder", decoder="./decoder", encoder_lora_rank=0, decoder_lora_rank=0
-    )
+    fold_lora(model)
+    model.config = dataclasses.replace(model.config, encoder="./encoder", decoder="./decoder")
     with atomic_folder(folder) as temporary:
         save_model(model, temporary)
         model.chunk_encoder.backbone.save_pretrained(temporary / "encoder")
@@ -176,6 +169,18 @@ def export_merged(model: "E2LLM", folder: str | Path) -> None:
         model.decoder.save_pretrained(temporary / "decoder")
         model.decoder_tokenizer.save_pretrained(temporary / "decoder")
         write_manifest(temporary)
+
+
+def fold_lora(model: "E2LLM") -> None:
+    """Fold both LoRAs into their backbones, which are plain Hugging Face models from then on: the same outputs but for
+    rounding, in less time. The backbones' own weights are gone; `export_merged` can still write the model."""
+    for name, backbone in _lora_backbones(model).items():
+        merged = backbone.merge_and_unload()
+        if name == "encoder":
+            model.chunk_encoder.backbone = merged
+        else:
+            model.decoder = merged
+    model.config = dataclasses.replace(model.config, encoder_lora_rank=0, decoder_lora_rank=0)
 
 
 def backbone_shapes(model: "E2LLM") -> dict[str, dict]:

@@ -4,6 +4,7 @@ Shape suffixes: n chunks of one context, K chunk tokens a chunk, d decoder width
 and context), R rows (prompts), P and S padded lengths of what stands before and after the chunk tokens' end.
 """
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,8 +13,9 @@ from typing import TYPE_CHECKING
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from transformers import DynamicCache
+from transformers import DynamicCache, LogitsProcessor, LogitsProcessorList
 
+from model.packed_decoding import DecodedPrompt, PackedDecoder, can_pack, plan_groups
 from utils.chunking import split_into_chunks
 from utils.common_utils import UserError
 from utils.tokenization import pad_chunks
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
 
 CHUNKS_AT_ONCE = 4096
 """Chunks tokenised at once, so that the memory for a context's text stays bounded."""
+MAX_POSITIONS = 16384
+"""Decoder positions whose keys and values are held at once, unless one prompt alone takes more."""
 
 
 @dataclass
@@ -63,6 +67,23 @@ class GeneratedAnswer:
     """Tokens generated, the end-of-sequence token not counted."""
     finished: bool
     """False when `max_new_tokens` ended it."""
+    first_token_seconds: float = 0.0
+    """From the call to the first token of the prompts it was answered with."""
+
+
+@dataclass(frozen=True, eq=False)
+class DecoderInput:
+    """What the decoder reads for one prompt. Prompts that share a beginning hold the same tensor."""
+
+    head_Pd: torch.Tensor
+    """Embeddings up to the end of the context: the prompt's prefix, then chunk tokens or the context's own tokens."""
+    tail_ids: tuple[int, ...]
+    """Token ids of what follows the context."""
+
+    @property
+    def num_positions(self) -> int:
+        """Decoder positions before the answer."""
+        return len(self.head_Pd) + len(self.tail_ids)
 
 
 @torch.inference_mode()
@@ -99,13 +120,10 @@ def generate(
     task: str = "default",
     template: str | None = None,
     max_new_tokens: int = 128,
+    max_positions: int = MAX_POSITIONS,
     **sampling,
 ) -> list[GeneratedAnswer]:
     """Answer a batch of prompts.
-
-    Everything up to the end of the chunk tokens goes through the decoder once for each different beginning; the rows
-    that share it start from copies of its key-value cache. Beginnings are padded on the left, what follows is padded
-    between the two, and every row's positions count its real tokens alone.
 
     Args:
         prompts: R prompts.
@@ -113,6 +131,7 @@ def generate(
         task: chooses the prompt template the model was trained with for this task.
         template: a template of one's own instead, with {context} and {prompt}.
         max_new_tokens: tokens an answer may take.
+        max_positions: bound of the memory, see `answer_inputs`.
         sampling: handed to transformers' `generate`: `do_sample`, `temperature`, `top_p`, `num_beams`, ...
 
     Returns:
@@ -121,8 +140,6 @@ def generate(
     Raises:
         UserError: a prompt with its context and answer does not fit the decoder's window.
     """
-    if not prompts:
-        return []
     if isinstance(contexts, EncodedContext):
         contexts = [contexts] * len(prompts)
     if len(contexts) != len(prompts):
@@ -130,44 +147,21 @@ def generate(
             f"{len(prompts)} prompts and {len(contexts)} contexts: give one context for all, or one for each"
         )
     template = template or model.config.template(task)
-    rows = [model.formatter.prompt_ids(template, prompt) for prompt in prompts]
-    beginnings: dict[tuple, int] = {}
-    beginning_of_row = [
-        beginnings.setdefault((id(context), row.prefix_ids), len(beginnings))
-        for row, context in zip(rows, contexts, strict=True)
-    ]
-    first_rows = [beginning_of_row.index(index) for index in range(len(beginnings))]
-    heads = [_beginning(model, rows[row].prefix_ids, contexts[row]) for row in first_rows]
-    embedding = model.decoder.get_input_embeddings()
-    tails = [embedding(torch.tensor(row.suffix_ids, device=model.device)) for row in rows]
-    _check_length(model, prompts, heads, tails, beginning_of_row, max_new_tokens)
-
-    head_UPd, head_mask_UP = _pad_left(heads)
-    tail_RSd, tail_mask_RS = _pad_left(tails)
-    with model.resolved_compute.autocast():
-        cache = DynamicCache(config=model.decoder.config)
-        positions_UP = (head_mask_UP.cumsum(1) - 1).clamp(min=0)
-        model.decoder.get_decoder()(
-            inputs_embeds=head_UPd, attention_mask=head_mask_UP, position_ids=positions_UP, past_key_values=cache
-        )
-        select_R = torch.tensor(beginning_of_row, device=model.device)
-        cache.batch_select_indices(select_R)
-        tokens_RN = model.decoder.generate(
-            inputs_embeds=torch.cat([head_UPd[select_R], tail_RSd], dim=1),
-            attention_mask=torch.cat([head_mask_UP[select_R], tail_mask_RS], dim=1),
-            past_key_values=cache,
-            max_new_tokens=max_new_tokens,
-            pad_token_id=model.decoder_tokenizer.pad_token_id,
-            eos_token_id=model.decoder_tokenizer.eos_token_id,
-            **{"do_sample": False, **sampling},
-        )
-    return [_answer(model, tokens.tolist()) for tokens in tokens_RN]
+    beginnings: dict[tuple, torch.Tensor] = {}
+    inputs = []
+    for prompt, context in zip(prompts, contexts, strict=True):
+        ids = model.formatter.prompt_ids(template, prompt)
+        key = (id(context), ids.prefix_ids)
+        if key not in beginnings:
+            beginnings[key] = chunk_token_head(model, ids.prefix_ids, context)
+        inputs.append(DecoderInput(beginnings[key], ids.suffix_ids))
+        check_length(inputs[-1], prompt, max_new_tokens, model.decoder_window)
+    return answer_inputs(model, inputs, max_new_tokens=max_new_tokens, max_positions=max_positions, **sampling)
 
 
-def _beginning(model: "E2LLM", prefix_ids: tuple[int, ...], context: EncodedContext) -> torch.Tensor:
-    """Return the embeddings [P, d] of the prompt's prefix followed by the context's chunk tokens."""
-    embedding = model.decoder.get_input_embeddings()
-    prefix = embedding(torch.tensor(prefix_ids, dtype=torch.long, device=model.device))
+def chunk_token_head(model: "E2LLM", prefix_ids: tuple[int, ...], context: EncodedContext) -> torch.Tensor:
+    """Return the embeddings [P, d] of a prompt's prefix followed by the context's chunk tokens."""
+    prefix = token_head(model, prefix_ids)
     adapter = model.chunk_encoder.adapter
     expected = (adapter.num_chunk_tokens, adapter.projection.out_features)
     if tuple(context.chunk_tokens.shape[1:]) != expected:
@@ -176,6 +170,166 @@ def _beginning(model: "E2LLM", prefix_ids: tuple[int, ...], context: EncodedCont
         )
     chunk_tokens = context.chunk_tokens.flatten(0, 1).to(prefix.device, prefix.dtype)
     return torch.cat([prefix, chunk_tokens])
+
+
+def token_head(model: "E2LLM", token_ids: Sequence[int]) -> torch.Tensor:
+    """Return the decoder's input embeddings [P, d] of tokens."""
+    ids = torch.tensor(token_ids, dtype=torch.long, device=model.device)
+    return model.decoder.get_input_embeddings()(ids)
+
+
+def check_length(row: DecoderInput, prompt: str, max_new_tokens: int, window: int) -> None:
+    """Check that a prompt with its context and answer fits a window of the decoder.
+
+    Raises:
+        UserError: it does not.
+    """
+    length = row.num_positions + max_new_tokens
+    if length > window:
+        raise UserError(
+            f"prompt {prompt[:60]!r}: with its context and max_new_tokens={max_new_tokens} it takes {length} decoder "
+            f"positions of {window}; shorten the context or lower max_new_tokens"
+        )
+
+
+@torch.inference_mode()
+def answer_inputs(
+    model: "E2LLM",
+    inputs: Sequence[DecoderInput],
+    *,
+    max_new_tokens: int,
+    max_positions: int = MAX_POSITIONS,
+    stop_at_eos: bool = True,
+    **sampling,
+) -> list[GeneratedAnswer]:
+    """Answer prompts whose decoder inputs are given; beginnings that they share go through the decoder once.
+
+    Greedy answers of decoders that allow it are packed (`model.packed_decoding`); everything else goes through
+    transformers' `generate`. Either way every prompt's positions count its real tokens alone, so a batch gives the
+    same text as one prompt at a time, but for rounding.
+
+    Args:
+        inputs: R inputs.
+        max_positions: decoder positions whose keys and values are held at once; more prompts than that are answered in
+            turn, beginnings of similar length together.
+        stop_at_eos: an end-of-sequence token ends an answer; false, to measure the time of a number of tokens.
+        sampling: as for `generate`.
+
+    Returns:
+        R answers, in the order of the inputs.
+    """
+    started = time.perf_counter()
+    packed = _is_greedy(sampling) and can_pack(model)
+    eos_id = model.decoder_tokenizer.eos_token_id if stop_at_eos else None
+    heads, numbers_by_head = _share_heads(inputs)
+    tails = [[max(1, len(inputs[number].tail_ids)) for number in numbers] for numbers in numbers_by_head]
+    if not packed:
+        # Every prompt has its own copy of its beginning there.
+        tails = [[len(head) + length for length in of_head] for head, of_head in zip(heads, tails, strict=True)]
+    answers: dict[int, GeneratedAnswer] = {}
+    decoder = None
+    for group in plan_groups([len(head) for head in heads], tails, max_new_tokens, max_positions):
+        group_numbers = [numbers_by_head[head][start:end] for head, start, end in group]
+        numbers = [number for of_head in group_numbers for number in of_head]
+        places = [place for place, of_head in enumerate(group_numbers) for _ in of_head]
+        embedded = [_tail(model, inputs[number]) for number in numbers]
+        group_heads = [heads[head] for head, _, _ in group]
+        if packed:
+            if group[0][1] == 0:
+                decoder = _packed_decoder(model, group_heads, [tails[head] for head, _, _ in group], max_new_tokens)
+            decoded = decoder.answer(list(zip(places, embedded, strict=True)), max_new_tokens, eos_id)
+        else:
+            decoded = _generate_copied(model, group_heads, places, embedded, max_new_tokens, eos_id, sampling)
+        for number, prompt in zip(numbers, decoded, strict=True):
+            answers[number] = _answer(model, prompt, started)
+    return [answers[number] for number in range(len(inputs))]
+
+
+def _packed_decoder(
+    model: "E2LLM", heads: Sequence[torch.Tensor], tail_lengths: Sequence[Sequence[int]], max_new_tokens: int
+) -> PackedDecoder:
+    # Most answers are far shorter than they may be, so their columns are reserved a part at a time.
+    own = [sum(lengths) + len(lengths) * min(16, max_new_tokens) for lengths in tail_lengths]
+    return PackedDecoder(
+        model, heads, [len(head) + columns for head, columns in zip(heads, own, strict=True)], max(own)
+    )
+
+
+def _is_greedy(sampling: dict) -> bool:
+    return not sampling.get("do_sample") and sampling.get("num_beams", 1) == 1 and not sampling.keys() - _GREEDY_KEYS
+
+
+_GREEDY_KEYS = {"do_sample", "num_beams"}
+
+
+def _share_heads(inputs: Sequence[DecoderInput]) -> tuple[list[torch.Tensor], list[list[int]]]:
+    """Return the different beginnings and, for each, the numbers of the inputs that start with it.
+
+    Where nothing follows the context, its last position belongs to the tail, for the decoder to say what comes next.
+    """
+    by_head: dict[tuple[int, bool], list[int]] = {}
+    for number, row in enumerate(inputs):
+        by_head.setdefault((id(row.head_Pd), bool(row.tail_ids)), []).append(number)
+    heads = [inputs[numbers[0]].head_Pd for numbers in by_head.values()]
+    heads = [head if has_tail else head[:-1] for head, (_, has_tail) in zip(heads, by_head, strict=True)]
+    return heads, list(by_head.values())
+
+
+def _tail(model: "E2LLM", row: DecoderInput) -> torch.Tensor:
+    return token_head(model, row.tail_ids) if row.tail_ids else row.head_Pd[-1:]
+
+
+class _FirstTokenClock(LogitsProcessor):
+    """Notes when the first token of a batch is about to be chosen."""
+
+    def __init__(self):
+        self.first_token_at: float | None = None
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        self.first_token_at = self.first_token_at or time.perf_counter()
+        return scores
+
+
+def _generate_copied(
+    model: "E2LLM",
+    heads: Sequence[torch.Tensor],
+    head_of_row: Sequence[int],
+    tails: Sequence[torch.Tensor],
+    max_new_tokens: int,
+    eos_id: int | None,
+    sampling: dict,
+) -> list[DecodedPrompt]:
+    """Answer rows by transformers' `generate`, each from a copy of its beginning's key-value cache.
+
+    Beginnings are padded on the left, and what follows is padded between the two.
+    """
+    head_UPd, head_mask_UP = _pad_left(heads)
+    tail_RSd, tail_mask_RS = _pad_left(tails)
+    clock = _FirstTokenClock()
+    with model.resolved_compute.autocast():
+        cache = DynamicCache(config=model.decoder.config)
+        positions_UP = (head_mask_UP.cumsum(1) - 1).clamp(min=0)
+        model.decoder.get_decoder()(
+            inputs_embeds=head_UPd, attention_mask=head_mask_UP, position_ids=positions_UP, past_key_values=cache
+        )
+        select_R = torch.tensor(head_of_row, device=model.device)
+        cache.batch_select_indices(select_R)
+        tokens_RN = model.decoder.generate(
+            inputs_embeds=torch.cat([head_UPd[select_R], tail_RSd], dim=1),
+            attention_mask=torch.cat([head_mask_UP[select_R], tail_mask_RS], dim=1),
+            past_key_values=cache,
+            max_new_tokens=max_new_tokens,
+            pad_token_id=model.decoder_tokenizer.pad_token_id,
+            eos_token_id=-1 if eos_id is None else eos_id,  # None would mean the model's own
+            logits_processor=LogitsProcessorList([clock]),
+            **{"do_sample": False, **sampling},
+        )
+    decoded = []
+    for token_ids in tokens_RN.tolist():
+        finished = eos_id in token_ids
+        token_ids = token_ids[: token_ids.index(eos_id)] if finished else token_ids
+        decoded.append(DecodedPrompt(token_ids, finished, clock.first_token_at))
+    return decoded
 
 
 def _pad_left(sequences: Sequence[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
@@ -189,27 +343,8 @@ def _pad_left(sequences: Sequence[torch.Tensor]) -> tuple[torch.Tensor, torch.Te
     return padded, mask
 
 
-def _check_length(
-    model: "E2LLM",
-    prompts: Sequence[str],
-    heads: Sequence[torch.Tensor],
-    tails: Sequence[torch.Tensor],
-    beginning_of_row: Sequence[int],
-    max_new_tokens: int,
-) -> None:
-    for prompt, tail, beginning in zip(prompts, tails, beginning_of_row, strict=True):
-        length = len(heads[beginning]) + len(tail) + max_new_tokens
-        if length > model.decoder_window:
-            raise UserError(
-                f"prompt {prompt[:60]!r}: with its context's chunk tokens and max_new_tokens={max_new_tokens} it takes "
-                f"{length} decoder positions of {model.decoder_window}; shorten the context or lower max_new_tokens"
-            )
-
-
-def _answer(model: "E2LLM", token_ids: list[int]) -> GeneratedAnswer:
-    eos_id = model.decoder_tokenizer.eos_token_id
-    finished = eos_id in token_ids
-    if finished:
-        token_ids = token_ids[: token_ids.index(eos_id)]
-    text = model.decoder_tokenizer.decode(token_ids, skip_special_tokens=True).strip()
-    return GeneratedAnswer(text, len(token_ids), finished)
+def _answer(model: "E2LLM", decoded: DecodedPrompt, started: float) -> GeneratedAnswer:
+    text = model.decoder_tokenizer.decode(decoded.token_ids, skip_special_tokens=True).strip()
+    return GeneratedAnswer(
+        text, len(decoded.token_ids), decoded.finished, first_token_seconds=decoded.first_token_at - started
+    )

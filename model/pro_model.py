@@ -4,8 +4,9 @@ Shape suffixes: B decoder rows, M chunks in the whole batch, L encoder tokens a 
 positions, d decoder width, S slots (places of chunk tokens in all rows), N labelled positions, V vocabulary.
 """
 
+import contextlib
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -123,6 +124,19 @@ class E2LLM(nn.Module):
         """Fold both LoRAs in and write plain Hugging Face models; see `model.checkpoint.export_merged`."""
         checkpoint.export_merged(self, folder)
 
+    def fold_lora(self) -> None:
+        """Fold both LoRAs into their backbones for faster inference; see `model.checkpoint.fold_lora`."""
+        checkpoint.fold_lora(self)
+
+    @contextlib.contextmanager
+    def base_weights(self) -> Iterator[None]:
+        """Run encoder and decoder without their LoRAs inside the block, as they were pretrained."""
+        with contextlib.ExitStack() as stack:
+            for backbone in (self.chunk_encoder.backbone, self.decoder):
+                if isinstance(backbone, PeftModel):
+                    stack.enter_context(backbone.disable_adapter())
+            yield
+
     @property
     def device(self) -> torch.device:
         """Where the adapter lives, and the inputs must be."""
@@ -185,7 +199,7 @@ class E2LLM(nn.Module):
         attention_mask = batch["attention_mask"]
         if "branch_ids" in batch:
             attention_mask = branch_attention_mask(batch["branch_ids"], embeddings_BTd.dtype)
-        return self._causal_lm.get_decoder()(
+        return self.causal_lm.get_decoder()(
             inputs_embeds=embeddings_BTd,
             attention_mask=attention_mask,
             position_ids=batch["position_ids"],
@@ -194,8 +208,8 @@ class E2LLM(nn.Module):
 
     def head(self, hidden_Nd: torch.Tensor) -> torch.Tensor:
         """Return the logits [N, V] of hidden states, with the scaling some architectures put after their head."""
-        logits_NV = self._causal_lm.get_output_embeddings()(hidden_Nd)
-        config = self._causal_lm.config
+        logits_NV = self.causal_lm.get_output_embeddings()(hidden_Nd)
+        config = self.causal_lm.config
         if getattr(config, "logit_scale", None):  # Cohere
             logits_NV = logits_NV * config.logit_scale
         if getattr(config, "logits_scaling", None):  # Granite
@@ -205,7 +219,8 @@ class E2LLM(nn.Module):
         return logits_NV
 
     @property
-    def _causal_lm(self) -> PreTrainedModel:
+    def causal_lm(self) -> PreTrainedModel:
+        """The decoder without PEFT's wrapper; its linear layers still carry LoRA."""
         return self.decoder.get_base_model() if isinstance(self.decoder, PeftModel) else self.decoder
 
     @torch.no_grad()

@@ -1,31 +1,49 @@
-"""Answering the prompts of evaluation tasks, and measuring reconstruction; scoring is the business of `evaluate`."""
+"""Answering the prompts of evaluation tasks in every mode, on any number of processes; `evaluate` scores them.
+
+    task ── contexts, shortest first ── units of work (contexts with all their prompts) ── dealt to the processes
+    for the base decoder's modes, then for the trained model's: for each unit: for each mode: answer what is left
+
+The units are a function of data and options, so an evaluation goes on where it stopped on any number of processes.
+"""
 
 import dataclasses
+import functools
 import hashlib
 import json
 import logging
-import os
+import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import get_args
 
-import numpy as np
 import torch
 from tqdm import tqdm
 
-from dataset.batch_plan import BatchPlan, Stage
-from dataset.dataset import RowLimits, StepDataset
 from dataset.store import ChunkStore, Example
 from model.config import E2LLMConfig
-from model.generation import EncodedContext, GeneratedAnswer, encode_chunks, generate
+from model.generation import (
+    DecoderInput,
+    EncodedContext,
+    GeneratedAnswer,
+    answer_inputs,
+    check_length,
+    chunk_token_head,
+    token_head,
+)
 from model.pro_model import E2LLM
-from pefts.e2llm_args import EvalConfig, EvalTask
-from utils.common_utils import UserError, atomic_write_text, read_json, read_jsonl, read_text
-from utils.tokenization import check_template
+from model.rope_scaling import rope_factor, scaled_rope
+from pefts.baselines import BASELINES
+from pefts.eval_args import EvalConfig, EvalTask, Mode
+from pefts.eval_contexts import EvalContext, encode_together
+from pefts.prediction_files import PredictionFiles
+from pefts.resource_meter import ResourceMeter
+from utils.common_utils import UserError, atomic_write_text, read_json, read_text
+from utils.tokenization import PromptFormatter, check_template
 
-PREDICTIONS_FILE = "predictions.jsonl"
 SETTINGS_FILE = "settings.json"
+TRAINED_MODES = tuple(mode for mode in get_args(Mode) if mode not in BASELINES)
 
 logger = logging.getLogger(__name__)
 
@@ -47,66 +65,318 @@ def open_eval_store(paths: list[str], key: str, model_config: E2LLMConfig) -> Ch
     return store
 
 
-@dataclass
-class Item:
-    """A context of a task with its prompts, and the chunk tokens they read once it is encoded."""
+@dataclass(frozen=True)
+class Unit:
+    """Contexts of a task that are answered together, by one process."""
 
-    context_index: int
-    examples: list[Example]
-    encoded: EncodedContext | None = None
+    task: EvalTask
+    contexts: tuple[int, ...]
+    """Indices in the task's store."""
+    timed: frozenset[int]
+    """Those whose first prompt is answered alone, with the clock running."""
+
+
+@dataclass(frozen=True)
+class Question:
+    """A prompt in the form that a mode gives to the decoder."""
+
+    context: EvalContext
+    example: Example
+    decoder_input: DecoderInput
+    context_positions: int
+    """Decoder positions that stand for the context."""
+    rope_factor: int = 1
+    trimmed: int = 0
+    """Chunk tokens left out because the decoder's window has no place for them."""
+    key: tuple | None = None
+    """In the base decoder's modes, all that the answer depends on."""
 
 
 class Evaluator:
-    """Answers the prompts of tasks and appends them to predictions.jsonl; what is there already is not done again.
+    """Answers the prompts of tasks and appends them to the prediction files; what is there already is not done again.
+
+    Args:
+        process_index, num_processes: which part of the work to do. Process 0 prepares the folder when it is made and
+            joins the files with `finish`; the others are to `run` after the one and to end before the other.
 
     Raises:
         UserError: the folder holds predictions made with other settings, or a task's data do not fit the model.
     """
 
-    def __init__(self, config: EvalConfig, model: E2LLM):
+    def __init__(self, config: EvalConfig, model: E2LLM, process_index: int = 0, num_processes: int = 1):
         self.config = config
         self.model = model
+        self.process_index = process_index
+        self.num_processes = num_processes
         self.folder = Path(config.output_dir)
-        self.path = self.folder / PREDICTIONS_FILE
-        self.stores = {
-            task.name: open_eval_store(task.data, f"tasks[{index}].data", model.config)
-            for index, task in enumerate(config.tasks)
-        }
-        self.examples = {
-            task.name: self._examples_by_context(task, f"tasks[{index}].data")
-            for index, task in enumerate(config.tasks)
-        }
-        self.templates = {task.name: self._template(task) for task in config.tasks}
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise UserError(f"output_dir={config.output_dir!r}: cannot be written to ({error.strerror})") from None
-        self._check_settings()
-        self.done = self._read_done()
+        self.files = PredictionFiles(self.folder, process_index, num_processes)
+        self.stores: dict[str, ChunkStore] = {}
+        self.examples: dict[str, dict[int, list[Example]]] = {}
+        for index, task in enumerate(config.tasks):
+            self.stores[task.name] = open_eval_store(task.data, f"tasks[{index}].data", model.config)
+            self.examples[task.name] = self._examples_by_context(task, f"tasks[{index}].data")
+        self.templates = {task.name: _own_template(task, "prompt_file") for task in config.tasks}
+        self.base_templates = {task.name: _own_template(task, "baseline_prompt_file") for task in config.tasks}
+        self.units = [unit for task in config.tasks for unit in self._plan(task)]
+        self._check_chunk_counts()
+        tokenizer = model.decoder_tokenizer
+        self.base_formatter = PromptFormatter(tokenizer, use_chat_template=bool(tokenizer.chat_template))
+        self.context_tokens: dict[tuple[str, int], int] = {}
+        self.known_answers: dict[tuple, GeneratedAnswer] = {}
+        """Of the unit at work, by `Question.key`: where a context fits, several modes ask the base decoder the same."""
+        if process_index == 0:
+            self._prepare_folder()
+
+    @functools.cached_property
+    def done(self) -> set[tuple[str, str, str]]:
+        """What is answered already: (task, mode, id)."""
+        done = self.files.answered()
+        if done and self.process_index == 0:
+            logger.info("%s: %d predictions are there already", self.files.path, len(done))
+        return done
 
     def run(self) -> None:
-        """Answer what is not answered yet."""
-        for task in self.config.tasks:
-            for mode in self.config.modes:
-                self._run_task(task, mode)
+        """Answer this process's share of what is not answered yet; the base decoder's modes come first, since LoRA may
+        be folded into the weights for the others."""
+        self.files.lock(alone=False)
+        baselines = self._work(tuple(BASELINES))
+        if baselines:
+            if self.model.config.decoder_lora_rank == 0:
+                logger.warning("the decoder has no LoRA of its own: the baselines run it as the checkpoint has it")
+            with self.model.base_weights():
+                self._answer_units(baselines, "baselines")
+        trained = self._work(TRAINED_MODES)
+        if trained:
+            if self.config.fold_lora:
+                self.model.fold_lora()
+            self._answer_units(trained, "model")
 
-    def _run_task(self, task: EvalTask, mode: str) -> None:
-        num_chunks = self.stores[task.name].num_chunks
-        by_context = self.examples[task.name]
-        # Shortest first, so that batches hold similar lengths.
-        items = [Item(context, by_context[context]) for context in sorted(by_context, key=lambda c: int(num_chunks[c]))]
-        total = sum(len(item.examples) for item in items)
-        with open(self.path, "a", encoding="utf-8") as file, tqdm(total=total, desc=f"{task.name} {mode}") as progress:
-            for batch in _batches(items, self.config.batch_size):
-                left = {example.id for item in batch for example in item.examples}
-                left -= {example_id for example_id in left if (task.name, mode, example_id) in self.done}
-                if left:
-                    # The whole batch, even where some of it is done: what is drawn depends on what it is drawn with.
-                    self._encode(task, mode, batch)
-                    records = [record for record in self._answer(task, mode, batch) if record["id"] in left]
-                    file.write("".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records))
-                    file.flush()
-                progress.update(sum(len(item.examples) for item in batch))
+    def finish(self) -> None:
+        """Join the files of all processes; for process 0, when the others have ended."""
+        self.files.join()
+        self.files.unlock()
+
+    def modes(self, task: EvalTask) -> list[str]:
+        """Return the modes of a task."""
+        return task.modes or self.config.modes
+
+    def _work(self, modes: Sequence[str]) -> list[tuple[Unit, str, set[str]]]:
+        """Return this process's units of work with, for each mode, the ids of the prompts left."""
+        work = []
+        for unit in self.units:
+            ids = {example.id for context in unit.contexts for example in self.examples[unit.task.name][context]}
+            of_unit = []
+            for mode in self.modes(unit.task):
+                left = {example_id for example_id in ids if (unit.task.name, mode, example_id) not in self.done}
+                if mode in modes and left:
+                    of_unit.append((unit, mode, left))
+            if of_unit:
+                work.append(of_unit)
+        return [entry for of_unit in work[self.process_index :: self.num_processes] for entry in of_unit]
+
+    def _answer_units(self, work: Sequence[tuple[Unit, str, set[str]]], name: str) -> None:
+        if self.config.timed_prompts:
+            self._warm_up()
+        share = "" if self.num_processes == 1 else f", a {self.num_processes}th of the prompts"
+        progress = tqdm(total=sum(len(left) for _, _, left in work), disable=self.process_index > 0, unit="prompt")
+        contexts: list[EvalContext] = []
+        previous = None
+        with progress:
+            for unit, mode, left in work:
+                progress.set_description(f"{unit.task.name} {mode}{share}")
+                if unit is not previous:
+                    # What was encoded for a unit serves all its modes, and goes with it.
+                    contexts, previous = self._open_contexts(unit), unit
+                    self.known_answers.clear()
+                for records in self._answer_unit(unit.task, mode, contexts, left):
+                    self.files.append(records)
+                    progress.update(len(records))
+        logger.info("%s: %d prompts answered", name, progress.n)
+
+    def _answer_unit(
+        self, task: EvalTask, mode: str, contexts: Sequence[EvalContext], left: set[str]
+    ) -> Iterator[list[dict]]:
+        if self.config.sampling.do_sample:
+            # What is drawn depends on what it is drawn with, so the whole unit is drawn again.
+            asked = {example.id for context in contexts for example in context.examples}
+            key = f"{self.config.sampling.seed} {task.name} {mode} {contexts[0].examples[0].id}"
+            torch.manual_seed(int.from_bytes(hashlib.blake2b(key.encode(), digest_size=7).digest(), "little"))
+        else:
+            asked = left
+        for context in contexts:
+            if context.timed and context.examples[0].id in asked:
+                records = [self._timed_record(task, mode, context)]
+                yield [record for record in records if record["id"] in left]
+        together = [
+            (context, example)
+            for context in contexts
+            for example in context.examples[1 if context.timed else 0 :]
+            if example.id in asked
+        ]
+        if together:
+            answered = self._answer(task, mode, together, reuse=not self.config.sampling.do_sample)
+            records = [self._record(task, mode, *of_prompt) for of_prompt in answered]
+            yield [record for record in records if record["id"] in left]
+
+    def _timed_record(self, task: EvalTask, mode: str, context: EvalContext) -> dict:
+        context.forget()
+        with ResourceMeter(self.model.device) as meter:
+            ((question, answer),) = self._answer(task, mode, [(context, context.examples[0])])
+        timing = {"first_token_seconds": round(answer.first_token_seconds, 4), "seconds": round(meter.seconds, 4)}
+        return self._record(task, mode, question, answer) | {"timing": timing | {"peak_bytes": meter.peak_bytes}}
+
+    def _answer(
+        self, task: EvalTask, mode: str, pairs: Sequence[tuple[EvalContext, Example]], reuse: bool = False
+    ) -> list[tuple[Question, GeneratedAnswer]]:
+        """Answer prompts; `reuse` takes what the same question to the base decoder gave in another mode."""
+        started = time.perf_counter()
+        if mode in BASELINES:
+            questions = list(self._baseline_questions(task, mode, pairs))
+        else:
+            questions = list(self._trained_questions(task, mode, pairs))
+        known = self.known_answers if reuse else {}
+        answered = [(question, known[question.key]) for question in questions if question.key in known]
+        questions = [question for question in questions if question.key not in known]
+        for factor in sorted({question.rope_factor for question in questions}):
+            of_factor = [question for question in questions if question.rope_factor == factor]
+            preparation = time.perf_counter() - started
+            with scaled_rope(self.model.causal_lm, factor, self.model.decoder_window):
+                answers = answer_inputs(
+                    self.model,
+                    [question.decoder_input for question in of_factor],
+                    max_new_tokens=task.max_new_tokens,
+                    max_positions=self.config.max_positions,
+                    **_sampling_options(self.config),
+                )
+            for question, answer in zip(of_factor, answers, strict=True):
+                seconds = preparation + answer.first_token_seconds
+                answered.append((question, dataclasses.replace(answer, first_token_seconds=seconds)))
+                if question.key is not None:
+                    self.known_answers[question.key] = answer
+        return answered
+
+    def _trained_questions(
+        self, task: EvalTask, mode: str, pairs: Sequence[tuple[EvalContext, Example]]
+    ) -> Iterator[Question]:
+        if mode == "model":
+            encode_together(self.model, list(dict.fromkeys(context for context, _ in pairs)))
+        model, heads = self.model, {}
+        nothing = EncodedContext(torch.zeros(0, model.config.num_chunk_tokens, _decoder_width(model)), 0)
+        for context, example in pairs:
+            template = self.templates[task.name] or model.config.template(example.task)
+            ids = model.formatter.prompt_ids(template, example.prompt)
+            encoded, trimmed = (context.encoded, 0) if mode == "model" else (nothing, 0)
+            if mode == "model" and self.config.long_contexts == "trim":
+                encoded, trimmed = _trim(encoded, self._room(task, context, trained=True))
+            key = (id(context), ids.prefix_ids)
+            if key not in heads:
+                heads[key] = chunk_token_head(model, ids.prefix_ids, encoded)
+            row = DecoderInput(heads[key], ids.suffix_ids)
+            check_length(row, example.prompt, task.max_new_tokens, model.decoder_window)
+            slots = encoded.chunk_tokens.shape[0] * encoded.chunk_tokens.shape[1]
+            yield Question(context, example, row, slots, trimmed=trimmed)
+
+    def _baseline_questions(
+        self, task: EvalTask, mode: str, pairs: Sequence[tuple[EvalContext, Example]]
+    ) -> Iterator[Question]:
+        model, heads = self.model, {}
+        for context, example in pairs:
+            ids = self._base_prompt_ids(task, example)
+            context_ids = BASELINES[mode](context, example.prompt, self._room(task, context, trained=False))
+            key = (ids.prefix_ids, tuple(context_ids))
+            if key not in heads:
+                heads[key] = token_head(model, [*ids.prefix_ids, *context_ids])
+            row = DecoderInput(heads[key], ids.suffix_ids)
+            factor = 1
+            if mode == "full":
+                factor = rope_factor(row.num_positions + task.max_new_tokens, model.decoder_window)
+            yield Question(context, example, row, len(context_ids), factor, key=(*key, ids.suffix_ids, factor))
+
+    def _base_prompt_ids(self, task: EvalTask, example: Example):
+        own = self.base_templates[task.name] or self.templates[task.name]
+        return self.base_formatter.prompt_ids(own or self.model.config.template(example.task), example.prompt)
+
+    def _room(self, task: EvalTask, context: EvalContext, trained: bool) -> int:
+        """Return the decoder positions that a context may take beside its longest prompt and an answer."""
+        longest = 0
+        for example in context.examples:
+            if trained:
+                template = self.templates[task.name] or self.model.config.template(example.task)
+                ids = self.model.formatter.prompt_ids(template, example.prompt)
+            else:
+                ids = self._base_prompt_ids(task, example)
+            longest = max(longest, len(ids.prefix_ids) + len(ids.suffix_ids))
+        room = self.model.decoder_window - longest - task.max_new_tokens
+        if room < 1:
+            raise UserError(
+                f"task {task.name!r}, id {context.examples[0].id!r}: prompt and answer leave no room for the context "
+                f"in a window of {self.model.decoder_window}; lower tasks: max_new_tokens={task.max_new_tokens}"
+            )
+        return room
+
+    def _record(self, task: EvalTask, mode: str, question: Question, answer: GeneratedAnswer) -> dict:
+        context, example = question.context, question.example
+        store = self.stores[task.name]
+        key = (task.name, context.index)
+        if key not in self.context_tokens:
+            self.context_tokens[key] = len(context.token_ids)
+        record = {
+            "task": task.name,
+            "id": example.id,
+            "mode": mode,
+            "prompt": example.prompt,
+            "prediction": answer.text,
+            "references": example.answers,
+            "truncated": not answer.finished,
+            "num_chunks": int(store.num_chunks[context.index]),
+            "num_chunk_tokens": question.context_positions if mode == "model" else 0,
+            "context_tokens": self.context_tokens[key],
+            "context_chars": len(store.context_text(context.index)),
+            "context_positions": question.context_positions,
+            "decoder_positions": question.decoder_input.num_positions,
+            "meta": example.meta,
+        }
+        if question.trimmed:
+            record["trimmed_chunk_tokens"] = question.trimmed
+        if question.rope_factor > 1:
+            record["rope_factor"] = question.rope_factor
+        return record
+
+    def _warm_up(self) -> None:
+        """Answer something, so that no clock runs while libraries get ready."""
+        head = token_head(self.model, self.model.formatter.prompt_ids("{context} {prompt}", "ready").suffix_ids)
+        answer_inputs(self.model, [DecoderInput(head, (self.model.decoder_tokenizer.eos_token_id,))], max_new_tokens=2)
+
+    def _open_contexts(self, unit: Unit) -> list[EvalContext]:
+        store, examples = self.stores[unit.task.name], self.examples[unit.task.name]
+        return [
+            EvalContext(self.model, store, index, examples[index], timed=index in unit.timed) for index in unit.contexts
+        ]
+
+    def _plan(self, task: EvalTask) -> Iterator[Unit]:
+        """Cut a task into units of about `batch_size` prompts and at most `max_positions` chunk tokens; a context that
+        exceeds them alone is a unit of its own."""
+        num_chunks, by_context = self.stores[task.name].num_chunks, self.examples[task.name]
+        # Shortest first, so that a unit holds similar lengths.
+        order = sorted(by_context, key=lambda context: (int(num_chunks[context]), context))
+        seen: Counter[int] = Counter()
+        timed = set()
+        for context in order:
+            power = int(num_chunks[context]).bit_length()
+            if seen[power] < self.config.timed_prompts:
+                timed.add(context)
+            seen[power] += 1
+        limits = (self.config.batch_size, self.config.max_positions)
+        unit: list[int] = []
+        size = (0, 0)
+        for context in order:
+            own = (len(by_context[context]), int(num_chunks[context]) * self.model.config.num_chunk_tokens)
+            if unit and (size[0] + own[0] > limits[0] or size[1] + own[1] > limits[1]):
+                yield Unit(task, tuple(unit), frozenset(timed & set(unit)))
+                unit, size = [], (0, 0)
+            unit.append(context)
+            size = (size[0] + own[0], size[1] + own[1])
+        yield Unit(task, tuple(unit), frozenset(timed & set(unit)))
 
     def _examples_by_context(self, task: EvalTask, key: str) -> dict[int, list[Example]]:
         """Return a task's examples by context, and check that no two have the same id."""
@@ -124,80 +394,38 @@ class Evaluator:
             raise UserError(f"{key}={task.data}: {count} examples have the id {example_id!r}; give each its own `id`")
         return by_context
 
-    def _encode(self, task: EvalTask, mode: str, batch: list[Item]) -> None:
-        """Encode the contexts of a batch together; one that an earlier batch encoded is not encoded again."""
-        store, waiting = self.stores[task.name], [item for item in batch if item.encoded is None]
-        chunks = [store.context_chunks(item.context_index) if mode == "model" else [] for item in waiting]
-        tokens, pieces = encode_chunks(self.model, [chunk for of_context in chunks for chunk in of_context])
-        first_chunk = first_piece = 0
-        for item, of_context in zip(waiting, chunks, strict=True):
-            end_piece = first_piece + sum(pieces[first_chunk : first_chunk + len(of_context)])
-            item.encoded = EncodedContext(tokens[first_piece:end_piece], len(store.context_text(item.context_index)))
-            first_chunk, first_piece = first_chunk + len(of_context), end_piece
+    def _check_chunk_counts(self) -> None:
+        """Refuse contexts that cannot fit before hours have gone into those that do."""
+        for index, task in enumerate(self.config.tasks):
+            if "model" not in self.modes(task) or self.config.long_contexts == "trim":
+                continue
+            chunks = max(int(self.stores[task.name].num_chunks[context]) for context in self.examples[task.name])
+            slots = chunks * self.model.config.num_chunk_tokens
+            if slots + task.max_new_tokens >= self.model.decoder_window:
+                raise UserError(
+                    f"tasks[{index}].data={task.data}: the longest context takes {slots} chunk tokens, which with "
+                    f"max_new_tokens={task.max_new_tokens} exceed the decoder's window of {self.model.decoder_window}; "
+                    "pass --long_contexts trim to leave out what has no place, or leave the context out"
+                )
 
-    def _answer(self, task: EvalTask, mode: str, batch: list[Item]) -> Iterator[dict]:
-        pairs = [(item, example) for item in batch for example in item.examples]
-        if self.config.sampling.do_sample:
-            key = f"{self.config.sampling.seed} {task.name} {mode} {pairs[0][1].id}"
-            torch.manual_seed(int.from_bytes(hashlib.blake2b(key.encode(), digest_size=7).digest(), "little"))
-        by_template: dict[str, list[tuple[Item, Example]]] = {}
-        for item, example in pairs:
-            template = self.templates[task.name] or self.model.config.template(example.task)
-            by_template.setdefault(template, []).append((item, example))
-        context_tokens = {item.context_index: self._count_tokens(task, item) for item in batch}
-        for template, of_template in by_template.items():
-            answers = generate(
-                self.model,
-                [example.prompt for _, example in of_template],
-                [item.encoded for item, _ in of_template],
-                template=template,
-                max_new_tokens=task.max_new_tokens,
-                **_sampling_options(self.config),
-            )
-            yield from self._records(task, mode, of_template, answers, context_tokens)
-
-    def _count_tokens(self, task: EvalTask, item: Item) -> int:
-        text = self.stores[task.name].context_text(item.context_index)
-        return len(self.model.decoder_tokenizer(text, add_special_tokens=False).input_ids)
-
-    def _records(
-        self,
-        task: EvalTask,
-        mode: str,
-        pairs: list[tuple[Item, Example]],
-        answers: list[GeneratedAnswer],
-        context_tokens: dict[int, int],
-    ) -> Iterator[dict]:
-        num_chunks = self.stores[task.name].num_chunks
-        for (item, example), answer in zip(pairs, answers, strict=True):
-            slots = item.encoded.chunk_tokens.shape
-            yield {
-                "task": task.name,
-                "id": example.id,
-                "mode": mode,
-                "prompt": example.prompt,
-                "prediction": answer.text,
-                "references": example.answers,
-                "truncated": not answer.finished,
-                "num_chunks": int(num_chunks[item.context_index]) if mode == "model" else 0,
-                "num_chunk_tokens": slots[0] * slots[1],
-                "context_tokens": context_tokens[item.context_index],
-                "context_chars": item.encoded.num_characters,
-                "meta": example.meta,
-            }
-
-    def _template(self, task: EvalTask) -> str | None:
-        if task.prompt_file is None:
-            return None
-        source = f"tasks: prompt_file={task.prompt_file!r}"
-        template = read_text(Path(task.prompt_file), source).rstrip("\n")
-        check_template(template, source, needs_prompt=True)
-        return template
+    def _prepare_folder(self) -> None:
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"output_dir={self.config.output_dir!r}: cannot be written to ({error.strerror})") from None
+        self.files.lock(alone=True)
+        try:
+            self._check_settings()
+        except UserError:
+            self.files.unlock()
+            raise
+        self.files.join()
+        self.files.lock(alone=False)
 
     def _check_settings(self) -> None:
         """Check that the predictions that are there were made with the same settings; tasks may be added to them."""
         settings, path = self._settings(), self.folder / SETTINGS_FILE
-        if self.path.exists():
+        if self.files.existing():
             saved = read_json(path) if path.exists() else {}
             saved_tasks = saved.get("tasks", {})
             differing = [key for key in settings if key != "tasks" and saved.get(key) != settings[key]]
@@ -207,24 +435,13 @@ class Evaluator:
             if not differing:
                 settings["tasks"] = saved_tasks | settings["tasks"]
             elif self.config.overwrite:
-                self.path.unlink()
+                self.files.remove()
             else:
                 raise UserError(
-                    f"{self.path}: made with other settings ({', '.join(differing)} changed; see {SETTINGS_FILE}); "
-                    "choose another output_dir or pass --overwrite true"
+                    f"{self.files.path}: made with other settings ({', '.join(differing)} changed; see "
+                    f"{SETTINGS_FILE}); choose another output_dir or pass --overwrite true"
                 )
         atomic_write_text(path, json.dumps(settings, indent=2, ensure_ascii=False) + "\n")
-
-    def _read_done(self) -> set[tuple[str, str, str]]:
-        """Return what is answered already; a last line without its end, left by a killed process, is cut off."""
-        if not self.path.exists():
-            return set()
-        content = self.path.read_bytes()
-        os.truncate(self.path, content.rfind(b"\n") + 1)
-        records = list(read_jsonl(self.path))
-        if records:
-            logger.info("%s: %d predictions are there already", self.path, len(records))
-        return {(record["task"], record["mode"], record["id"]) for record in records}
 
     def _settings(self) -> dict:
         """Return what predictions depend on."""
@@ -238,91 +455,41 @@ class Evaluator:
             "weights": weights.hexdigest(),
             "dtype": str(self.model.resolved_compute.dtype),
             "sampling": dataclasses.asdict(self.config.sampling),
+            "long_contexts": self.config.long_contexts,
             "tasks": {
                 task.name: {
                     "data": self.stores[task.name].fingerprint,
                     "max_new_tokens": task.max_new_tokens,
                     "template": self.templates[task.name],
+                    "baseline_template": self.base_templates[task.name],
                 }
                 for task in self.config.tasks
             },
         }
 
 
-@torch.inference_mode()
-def measure_reconstruction(config: EvalConfig, model: E2LLM) -> dict | None:
-    """Measure the loss of restating held-out windows, with the right chunk tokens and with those of other chunks.
-
-    Returns:
-        `loss_true` and `loss_shuffled` in nats a token, `token_accuracy`, `num_tokens`, and the same `by_window`.
-    """
-    options = config.reconstruction
-    if not options.data:
+def _own_template(task: EvalTask, key: str) -> str | None:
+    path = getattr(task, key)
+    if path is None:
         return None
-    store = open_eval_store(options.data, "reconstruction.data", model.config)
-    limits = RowLimits(model.decoder_window, model.decoder_window, model.config.num_chunk_tokens)
-    by_window = []
-    for window in options.windows:
-        stage = Stage(reasoning_share=0.0, min_window_chunks=window, max_window_chunks=window)
-        long_enough = np.where(store.num_chunks >= window, store.num_chunks, 0)
-        if not long_enough.any():
-            logger.warning("reconstruction.windows: no context has %d chunks, so this window is not measured", window)
-            continue
-        # At least two, since a window's chunk tokens are exchanged for those of another one.
-        batch_size = max(2, min(config.batch_size, options.num_windows))
-        plan = BatchPlan(long_enough, np.zeros(0, np.int64), [stage], 0, batch_size, batch_size)
-        data = StepDataset(
-            store,
-            plan,
-            model.chunk_tokenizer,
-            model.formatter,
-            model.config.templates,
-            limits,
-            num_steps=-(-min(options.num_windows, int(long_enough.sum())) // batch_size),
-            micro_batch_size=batch_size,
-        )
-        by_window.append({"window": window, **_reconstruction(model, data, window)})
-    return _pooled(by_window) | {"by_window": by_window} if by_window else None
+    source = f"tasks: {key}={path!r}"
+    template = read_text(Path(path), source).rstrip("\n")
+    check_template(template, source, needs_prompt=True)
+    return template
 
 
-def _reconstruction(model: E2LLM, data: StepDataset, window: int) -> dict:
-    sums = {"loss_true": 0.0, "loss_shuffled": 0.0, "token_accuracy": 0, "num_tokens": 0}
-    for step in tqdm(range(len(data)), desc=f"restating {window} chunk{'s' * (window > 1)}"):
-        for batch in data[step].micro_batches:
-            tensors = batch.to(model.device).tensors
-            output = model(tensors)
-            sums["loss_true"] += output.loss_sum.item()
-            sums["token_accuracy"] += int(output.num_correct)
-            sums["num_tokens"] += output.num_tokens
-            sums["loss_shuffled"] += model(tensors, shuffle_chunk_tokens=True).loss_sum.item()
-    return {key: value if key == "num_tokens" else value / sums["num_tokens"] for key, value in sums.items()}
+def _trim(encoded: EncodedContext, room: int) -> tuple[EncodedContext, int]:
+    """Leave out chunk tokens in the middle where there is no room for all; returns how many too."""
+    num_chunks, num_slots = encoded.chunk_tokens.shape[:2]
+    kept = room // num_slots
+    if num_chunks <= kept:
+        return encoded, 0
+    tokens = torch.cat([encoded.chunk_tokens[: kept - kept // 2], encoded.chunk_tokens[num_chunks - kept // 2 :]])
+    return EncodedContext(tokens, encoded.num_characters), (num_chunks - kept) * num_slots
 
 
-def _pooled(by_window: list[dict]) -> dict:
-    num_tokens = sum(row["num_tokens"] for row in by_window)
-    means = ("loss_true", "loss_shuffled", "token_accuracy")
-    pooled = {key: sum(row[key] * row["num_tokens"] for row in by_window) / num_tokens for key in means}
-    return pooled | {"num_tokens": num_tokens}
-
-
-def _batches(items: list[Item], batch_size: int) -> Iterator[list[Item]]:
-    """Cut contexts with their prompts into batches of `batch_size` prompts; parts of a context share its encoding."""
-    batch: list[Item] = []
-    room = batch_size
-    for item in items:
-        remaining = item
-        while remaining.examples:
-            taken = Item(item.context_index, remaining.examples[:room], remaining.encoded)
-            batch.append(taken)
-            room -= len(taken.examples)
-            rest = remaining.examples[len(taken.examples) :]
-            if room == 0:
-                yield batch
-                batch, room = [], batch_size
-            # By now the batch is done, so its encoding can be handed on.
-            remaining = Item(item.context_index, rest, taken.encoded)
-    if batch:
-        yield batch
+def _decoder_width(model: E2LLM) -> int:
+    return model.chunk_encoder.adapter.projection.out_features
 
 
 def _sampling_options(config: EvalConfig) -> dict:

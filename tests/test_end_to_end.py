@@ -1,5 +1,6 @@
 """train_accelerate.py and eval.py as a user runs them: real processes, killed in the middle, with tiny models."""
 
+import contextlib
 import json
 import os
 import signal
@@ -203,6 +204,46 @@ def test_an_evaluation_writes_what_its_predictions_say(trained, stores, tmp_path
     plots = [Path(line.removeprefix("plot: ")) for line in stdout.splitlines() if line.startswith("plot: ")]
     assert plots
     assert all(path.stat().st_size > 1000 for path in plots)
+
+
+def launch_eval(options: dict, folder: Path, num_processes: int) -> subprocess.Popen:
+    """Start eval.sh on a number of processes, in a process group of its own."""
+    path = folder / "eval.json"
+    path.write_text(json.dumps(options), encoding="utf-8")
+    environment = ENVIRONMENT | {"PROCESSES_PER_NODE": str(num_processes), "PYTHON": sys.executable}
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    command = ["sh", "eval.sh", "--config", str(path)]
+    return subprocess.Popen(command, cwd=ROOT, env=environment, start_new_session=True, **pipes)
+
+
+def test_killed_on_three_processes_an_evaluation_ends_on_two(trained, stores, tmp_path):
+    """With a task of a single context besides, where a process has nothing to do."""
+    options = eval_options(tmp_path, trained, stores[1], ["exact_match"]) | {"reconstruction": {}, "batch_size": 1}
+    process = launch_eval(options, tmp_path, 3)
+    deadline = time.monotonic() + 300
+    while not list((tmp_path / "eval").glob("predictions.part-*.jsonl")):
+        assert process.poll() is None, process.communicate()[1]
+        assert time.monotonic() < deadline, "no prediction was ever written"
+        time.sleep(0.005)
+    # The processes are no longer in the launcher's group; killed alone, it leaves them at work.
+    os.killpg(process.pid, signal.SIGKILL)
+    for path in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if str(tmp_path / "eval.json").encode() in (path / "cmdline").read_bytes().split(b"\0"):
+                os.kill(int(path.name), signal.SIGKILL)
+    process.communicate(timeout=60)
+    options["tasks"].append(options["tasks"][0] | {"name": "single", "max_contexts": 1, "modes": ["closed_book"]})
+    process = launch_eval(options, tmp_path, 2)
+    stdout, stderr = process.communicate(timeout=600)
+    assert process.returncode == 0, stderr
+    assert stdout.count("# Evaluation report") == 1
+    assert not list((tmp_path / "eval").glob("predictions.part-*.jsonl"))
+    lines = (tmp_path / "eval/predictions.jsonl").read_text(encoding="utf-8").splitlines()
+    keys = [(record["task"], record["mode"], record["id"]) for record in map(json.loads, lines)]
+    assert len(set(keys)) == 32 + 2
+    metrics = json.loads((tmp_path / "eval/metrics.json").read_text())
+    assert metrics["run_info"]["processes"] == 2
+    assert [group["n"] for group in metrics["scores"]["towns"]["by_mode"]] == [16, 16]
 
 
 def test_scores_follow_the_predictions(trained, tmp_path, monkeypatch, backbones):

@@ -113,7 +113,7 @@ def test_every_section_holds_its_figures(run):
 def test_every_picture_of_the_report_exists(run):
     text = (run / "report.md").read_text()
     linked = {part.split(")")[0] for part in text.split("](")[1:]}
-    assert linked == {"plots/chunks_01_demo.png", "plots/training_loss.png"}
+    assert linked == {"plots/chunks_01_demo.png", "plots/length_01_demo.png", "plots/training_loss.png"}
     assert {f"plots/{path.name}" for path in (run / "plots").iterdir()} == linked
 
 
@@ -180,7 +180,7 @@ def test_hostile_texts_leave_the_report_whole(tmp_path):
 
 def test_metrics_json_of_another_format_is_refused(tmp_path):
     (tmp_path / "metrics.json").write_text('{"format_version": 7}')
-    with pytest.raises(UserError, match="format_version is 7, this program reads 1"):
+    with pytest.raises(UserError, match="format_version is 7, this program reads 2"):
         report.rebuild(tmp_path)
 
 

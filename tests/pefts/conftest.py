@@ -8,9 +8,10 @@ import pytest
 from accelerate import Accelerator
 
 from model.checkpoint import save_model, write_manifest
-from pefts.e2llm_args import EvalConfig, TrainConfig
+from pefts.e2llm_args import TrainConfig
 from pefts.e2llm_evaluator import Evaluator
 from pefts.e2llm_trainer import Trainer
+from pefts.eval_args import EvalConfig
 from pefts.run_setup import build_trainer
 from preprocess.preshuffle_data_and_chunk import parse_options, preshuffle
 from tests.conftest import build_model, sentence
@@ -173,6 +174,8 @@ def make_eval_config(tmp_path, checkpoint, validation_store):
     def make(*arguments: str, **task) -> EvalConfig:
         task = {"name": "towns", "data": [str(validation_store)], "metrics": ["f1"], "max_new_tokens": 6} | task
         options = {"checkpoint": str(checkpoint), "output_dir": str(tmp_path / "eval"), "tasks": [task]}
+        # Times differ from run to run.
+        options["timed_prompts"] = 0
         return parsed(EvalConfig, options, tmp_path, *arguments)
 
     return make
@@ -181,4 +184,5 @@ def make_eval_config(tmp_path, checkpoint, validation_store):
 def predictions_of(evaluator: Evaluator) -> list[dict]:
     """Run an evaluation and return its records in the order of the file."""
     evaluator.run()
-    return [json.loads(line) for line in evaluator.path.read_text(encoding="utf-8").split("\n") if line]
+    evaluator.finish()
+    return [json.loads(line) for line in evaluator.files.path.read_text(encoding="utf-8").split("\n") if line]

@@ -8,9 +8,11 @@ import torch
 from dataset.collator import DecoderRow, TokenizedUnit
 from dataset.store import ChunkStore
 from model.checkpoint import save_model, write_manifest
+from model.compute import ComputeConfig
 from model.pro_model import E2LLM
-from pefts import e2llm_evaluator
-from pefts.e2llm_evaluator import Evaluator, measure_reconstruction
+from pefts import e2llm_evaluator, eval_contexts
+from pefts.e2llm_evaluator import Evaluator
+from pefts.reconstruction import measure_reconstruction
 from tests.conftest import build_model
 from tests.model.test_pro_model import plain_loss
 from tests.pefts.conftest import predictions_of, town_records, write_store
@@ -63,14 +65,14 @@ def test_the_batch_size_changes_nothing_and_a_context_is_encoded_once(
     make_eval_config, validation_store, tmp_path, monkeypatch, batch_size
 ):
     encoded = []
-    encode_chunks = e2llm_evaluator.encode_chunks
+    encode_chunks = eval_contexts.encode_chunks
 
     def counting(model, chunks):
         encoded.extend(chunks)
         return encode_chunks(model, chunks)
 
     expected = by_id(predictions_of(evaluator_of(make_eval_config("--output_dir", str(tmp_path / "expected")))))
-    monkeypatch.setattr(e2llm_evaluator, "encode_chunks", counting)
+    monkeypatch.setattr(eval_contexts, "encode_chunks", counting)
     assert by_id(predictions_of(evaluator_of(make_eval_config("--batch_size", batch_size)))) == expected
     store = ChunkStore.open(validation_store)
     chunks = [chunk for index in range(store.num_contexts) for chunk in store.context_chunks(index)]
@@ -83,7 +85,7 @@ def test_an_interrupted_evaluation_goes_on(make_eval_config, tmp_path, arguments
     expected = predictions_of(evaluator_of(make_eval_config("--output_dir", str(tmp_path / "uncut"), *arguments)))
     evaluator = evaluator_of(make_eval_config(*arguments))
     assert predictions_of(evaluator) == expected
-    left = cut_file(evaluator.path, 0.55)
+    left = cut_file(evaluator.files.path, 0.55)
     assert left % 5
     evaluator = evaluator_of(make_eval_config(*arguments))
     assert len(evaluator.done) == left
@@ -117,7 +119,8 @@ def test_closed_book_reads_no_chunk_tokens(make_eval_config):
     records = predictions_of(evaluator)
     assert [record["mode"] for record in records] == ["model"] * 16 + ["closed_book"] * 16
     for record in records[16:]:
-        assert record["num_chunks"] == record["num_chunk_tokens"] == 0
+        assert record["num_chunk_tokens"] == record["context_positions"] == 0
+        assert record["num_chunks"] > 0, "the context has chunks, read or not"
         empty = evaluator.model.encode_context("")
         assert record["prediction"] == evaluator.model.generate([record["prompt"]], empty, max_new_tokens=6)[0]
     by_prompt = [{record["prompt"]: record["prediction"] for record in part} for part in (records[:16], records[16:])]
@@ -181,7 +184,7 @@ def test_other_settings_are_refused_unless_overwriting(make_eval_config, model_c
     after = predictions_of(evaluator_of(make_eval_config("--overwrite", "true")))
     assert [record["id"] for record in after] == [record["id"] for record in before]
     assert after != before
-    evaluator.path.with_name("settings.json").unlink()
+    evaluator.files.path.with_name("settings.json").unlink()
     with pytest.raises(UserError, match="made with other settings"):
         evaluator_of(make_eval_config())
 
@@ -267,3 +270,175 @@ def test_windows_that_no_context_has_are_reported(make_eval_config, checkpoint, 
     assert measure_reconstruction(make_eval_config(*data), model) is None
     assert "no context has 2 chunks" in caplog.text
     assert measure_reconstruction(make_eval_config(), model) is None
+
+
+def test_timed_prompts_are_measured_and_answered_the_same(make_eval_config, tmp_path):
+    modes = ("--modes", '["model", "full"]')
+    untimed = make_eval_config(*modes, "--timed_prompts", "0", "--output_dir", str(tmp_path / "untimed"))
+    expected = {(record["mode"], record["id"]): record for record in predictions_of(evaluator_of(untimed))}
+    records = predictions_of(evaluator_of(make_eval_config(*modes, "--timed_prompts", "1")))
+    timed = [record for record in records if "timing" in record]
+    # Contexts of 1, 2, 3 and 4 chunks fall into three powers of two, in two modes.
+    assert sorted((record["mode"], record["num_chunks"].bit_length()) for record in timed) == [
+        (mode, power) for mode in ("full", "model") for power in (1, 2, 3)
+    ]
+    for record in records:
+        timing = record.pop("timing", None)
+        assert record == expected[record["mode"], record["id"]]
+        if timing:
+            assert 0 < timing["first_token_seconds"] <= timing["seconds"]
+            assert timing["peak_bytes"] is None or timing["peak_bytes"] >= 0
+
+
+def test_folding_lora_changes_no_answer(make_eval_config, tmp_path):
+    answers = []
+    for fold in ("true", "false"):
+        evaluator = evaluator_of(make_eval_config("--fold_lora", fold, "--output_dir", str(tmp_path / fold)))
+        answers.append([record["prediction"] for record in predictions_of(evaluator)])
+        assert (evaluator.model.config.decoder_lora_rank == 0) == (fold == "true")
+    assert answers[0] == answers[1]
+
+
+@pytest.mark.parametrize("modes", [["model", "full"], ["full", "model"]])
+def test_baselines_run_the_weights_without_lora_whatever_the_order(make_eval_config, model_config, modes):
+    """What the same backbones say without LoRA, token by token."""
+    evaluator = evaluator_of(make_eval_config("--modes", json.dumps(modes)))
+    records = [record for record in predictions_of(evaluator) if record["mode"] == "full"]
+    assert len(records) == 16
+    model = E2LLM.from_backbones(model_config, ComputeConfig(dtype="float32")).eval()
+    store = evaluator.stores["towns"]
+    contexts = {store.example(n).id: store.context_text(store.example(n).context_index) for n in range(16)}
+    for record in records[::5]:
+        context = contexts[record["id"]]
+        parts = ("<s>user: ", context, f"\n{record['prompt']}</s><s>assistant: ")
+        ids = [
+            token for part in parts for token in model.decoder_tokenizer(part, add_special_tokens=False)["input_ids"]
+        ]
+        with torch.no_grad():
+            for _ in range(6):
+                ids.append(int(model.causal_lm(torch.tensor([ids])).logits[0, -1].argmax()))
+        new_ids = ids[-6:]
+        eos_id = model.decoder_tokenizer.eos_token_id
+        new_ids = new_ids[: new_ids.index(eos_id)] if eos_id in new_ids else new_ids
+        assert record["prediction"] == model.decoder_tokenizer.decode(new_ids, skip_special_tokens=True).strip()
+        assert record["decoder_positions"] == len(ids) - 6
+        assert record["context_positions"] == record["context_tokens"]
+
+
+def test_a_context_beyond_the_window_is_refused_trimmed_or_read_with_scaled_rope(
+    make_eval_config, model_config, tmp_path
+):
+    model_config.decoder_max_tokens = 64
+    folder = fresh(tmp_path / "narrow")
+    save_model(build_model(model_config), folder)
+    write_manifest(folder)
+    long = "\n".join(record["context"] for record in town_records(24))
+    store = write_store(tmp_path / "long", [{"context": long, "prompt": "Who?", "answer": "Ada"}])
+    options = (
+        "--checkpoint",
+        str(folder),
+        "--modes",
+        '["model", "full", "truncate_middle", "truncate_to_budget_tail"]',
+    )
+    with pytest.raises(
+        UserError, match=r"tasks\[0\].data=.* takes \d+ chunk tokens, .* window of 64; pass --long_cont"
+    ):
+        evaluator_of(make_eval_config(*options, data=[str(store)]))
+    config = make_eval_config(*options, "--long_contexts", "trim", data=[str(store)])
+    by_mode = {record["mode"]: record for record in predictions_of(evaluator_of(config))}
+    model, full = by_mode["model"], by_mode["full"]
+    assert model["trimmed_chunk_tokens"] == model["num_chunks"] - model["num_chunk_tokens"] > 0
+    assert model["decoder_positions"] + 6 == 64
+    assert full["context_positions"] == full["context_tokens"] > 64
+    assert full["rope_factor"] * 64 >= full["decoder_positions"] + 6 > full["rope_factor"] * 32
+    for mode in ("truncate_middle", "truncate_to_budget_tail"):
+        assert by_mode[mode]["decoder_positions"] + 6 == 64, "the budget exceeds the window too"
+
+
+def test_a_task_may_have_modes_of_its_own(make_eval_config):
+    config = make_eval_config("--modes", '["model", "full"]', modes=["closed_book"])
+    assert {record["mode"] for record in predictions_of(evaluator_of(config))} == {"closed_book"}
+
+
+def test_the_baselines_template_is_theirs_alone(make_eval_config, tmp_path):
+    (tmp_path / "base.txt").write_text("Read this: {context}\nNow answer at length: {prompt}")
+    plain = predictions_of(
+        evaluator_of(make_eval_config("--modes", '["model", "full"]', "--output_dir", str(tmp_path / "plain")))
+    )
+    config = make_eval_config("--modes", '["model", "full"]', baseline_prompt_file=str(tmp_path / "base.txt"))
+    told = predictions_of(evaluator_of(config))
+    lengths = [
+        {record["id"]: record["decoder_positions"] for record in records if record["mode"] == mode}
+        for mode in ("model", "full")
+        for records in (plain, told)
+    ]
+    assert lengths[0] == lengths[1]
+    assert all(lengths[3][key] > lengths[2][key] for key in lengths[2])
+
+
+@pytest.mark.parametrize("first, second", [(1, 3), (3, 2), (2, 1)])
+def test_processes_share_the_work_and_another_number_goes_on(make_eval_config, tmp_path, first, second):
+    arguments = ("--batch_size", "4", "--modes", '["model", "full"]', "--timed_prompts", "0")
+    expected = predictions_of(evaluator_of(make_eval_config(*arguments, "--output_dir", str(tmp_path / "alone"))))
+    config = make_eval_config(*arguments)
+
+    def processes(count: int) -> list[Evaluator]:
+        return [Evaluator(config, E2LLM.from_pretrained(config.checkpoint), index, count) for index in range(count)]
+
+    for evaluator in processes(first):
+        evaluator.run()
+        evaluator.files.unlock()
+    for path in evaluator.files.existing():
+        cut_file(path, 0.6)
+    shares = processes(second)
+    for evaluator in shares:
+        assert 0 < len(evaluator.done) < len(expected)
+        evaluator.run()
+    shares[0].finish()
+    assert [path.name for path in shares[0].files.existing()] == ["predictions.jsonl"]
+    records = [json.loads(line) for line in shares[0].files.path.read_text(encoding="utf-8").split("\n") if line]
+    assert len(records) == len(expected)
+    key = lambda record: (record["mode"], record["id"])  # noqa: E731
+    assert sorted(records, key=key) == sorted(expected, key=key)
+
+
+def test_a_process_without_work_does_nothing(make_eval_config):
+    config = make_eval_config("--batch_size", "100", max_contexts=1)
+    evaluators = [Evaluator(config, E2LLM.from_pretrained(config.checkpoint), index, 2) for index in range(2)]
+    evaluators[1].model = None
+    for evaluator in evaluators:
+        evaluator.run()
+    assert not evaluators[1].files.own_path.exists()
+    evaluators[0].finish()
+    assert len(evaluators[0].files.answered()) == 2
+
+
+def test_units_bound_prompts_and_chunk_tokens(make_eval_config):
+    for options, largest in ((("--batch_size", "5"), 5), (("--batch_size", "50", "--max_positions", "3"), 50)):
+        evaluator = evaluator_of(make_eval_config(*options, "--overwrite", "true"))
+        examples, num_chunks = evaluator.examples["towns"], evaluator.stores["towns"].num_chunks
+        assert sorted(c for unit in evaluator.units for c in unit.contexts) == sorted(examples)
+        for unit in evaluator.units:
+            assert sum(len(examples[context]) for context in unit.contexts) <= largest
+            chunks = sum(int(num_chunks[context]) for context in unit.contexts)
+            assert chunks <= evaluator.config.max_positions or len(unit.contexts) == 1
+        assert len(evaluator.units) > 2
+        evaluator.files.unlock()
+
+
+def test_the_same_question_in_another_mode_is_not_computed_again(make_eval_config, monkeypatch):
+    asked = []
+    answer_inputs = e2llm_evaluator.answer_inputs
+
+    def counting(model, inputs, **options):
+        asked.append(len(inputs))
+        return answer_inputs(model, inputs, **options)
+
+    monkeypatch.setattr(e2llm_evaluator, "answer_inputs", counting)
+    modes = ["truncate_head", "full", "retrieval_to_window", "base_closed_book"]
+    config = make_eval_config("--modes", json.dumps(modes), "--timed_prompts", "0")
+    records = predictions_of(evaluator_of(config))
+    assert sum(asked) < 2 * 16 + 1, "once with the context, and at most once without"
+    by_mode = [[r["prediction"] for r in records if r["mode"] == mode] for mode in modes]
+    assert by_mode[0] == by_mode[1] == by_mode[2] != by_mode[3]
+    assert {(r["mode"], r["id"]) for r in records} == {(mode, r["id"]) for mode in modes for r in records}

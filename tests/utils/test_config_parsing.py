@@ -14,8 +14,9 @@ import pytest
 from dataset.batch_plan import Stage
 from model.compute import ComputeConfig
 from model.config import E2LLMConfig
-from pefts import e2llm_args
-from pefts.e2llm_args import EvalConfig, EvalTask, TrainConfig
+from pefts import e2llm_args, eval_args
+from pefts.e2llm_args import TrainConfig
+from pefts.eval_args import EvalConfig, EvalTask
 from utils.common_utils import UserError
 from utils.config_parsing import known_keys, parse_config
 
@@ -24,6 +25,7 @@ TRAIN = {"output_dir": "out", "num_steps": 5, "model": {"encoder": "e", "decoder
 EVAL = {"checkpoint": "c", "output_dir": "out", "tasks": [{"name": "a", "data": ["store"], "metrics": ["f1"]}]}
 CONFIG_CLASSES = [
     *(kind for kind in vars(e2llm_args).values() if dataclasses.is_dataclass(kind)),
+    *(kind for kind in vars(eval_args).values() if dataclasses.is_dataclass(kind) and kind is not ComputeConfig),
     *(E2LLMConfig, ComputeConfig, Stage),
 ]
 

@@ -1,0 +1,71 @@
+"""How well the decoder restates held-out chunks, with their own chunk tokens and with those of other chunks."""
+
+import logging
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from dataset.batch_plan import BatchPlan, Stage
+from dataset.dataset import RowLimits, StepDataset
+from model.pro_model import E2LLM
+from pefts.e2llm_evaluator import open_eval_store
+from pefts.eval_args import EvalConfig
+
+logger = logging.getLogger(__name__)
+
+
+@torch.inference_mode()
+def measure_reconstruction(config: EvalConfig, model: E2LLM) -> dict | None:
+    """Measure the loss of restating held-out windows, with the right chunk tokens and with those of other chunks.
+
+    Returns:
+        `loss_true` and `loss_shuffled` in nats a token, `token_accuracy`, `num_tokens`, and the same `by_window`.
+    """
+    options = config.reconstruction
+    if not options.data:
+        return None
+    store = open_eval_store(options.data, "reconstruction.data", model.config)
+    limits = RowLimits(model.decoder_window, model.decoder_window, model.config.num_chunk_tokens)
+    by_window = []
+    for window in options.windows:
+        stage = Stage(reasoning_share=0.0, min_window_chunks=window, max_window_chunks=window)
+        long_enough = np.where(store.num_chunks >= window, store.num_chunks, 0)
+        if not long_enough.any():
+            logger.warning("reconstruction.windows: no context has %d chunks, so this window is not measured", window)
+            continue
+        # At least two, since a window's chunk tokens are exchanged for those of another one.
+        batch_size = max(2, min(config.batch_size, options.num_windows))
+        plan = BatchPlan(long_enough, np.zeros(0, np.int64), [stage], 0, batch_size, batch_size)
+        data = StepDataset(
+            store,
+            plan,
+            model.chunk_tokenizer,
+            model.formatter,
+            model.config.templates,
+            limits,
+            num_steps=-(-min(options.num_windows, int(long_enough.sum())) // batch_size),
+            micro_batch_size=batch_size,
+        )
+        by_window.append({"window": window, **_reconstruction(model, data, window)})
+    return _pooled(by_window) | {"by_window": by_window} if by_window else None
+
+
+def _reconstruction(model: E2LLM, data: StepDataset, window: int) -> dict:
+    sums = {"loss_true": 0.0, "loss_shuffled": 0.0, "token_accuracy": 0, "num_tokens": 0}
+    for step in tqdm(range(len(data)), desc=f"restating {window} chunk{'s' * (window > 1)}"):
+        for batch in data[step].micro_batches:
+            tensors = batch.to(model.device).tensors
+            output = model(tensors)
+            sums["loss_true"] += output.loss_sum.item()
+            sums["token_accuracy"] += int(output.num_correct)
+            sums["num_tokens"] += output.num_tokens
+            sums["loss_shuffled"] += model(tensors, shuffle_chunk_tokens=True).loss_sum.item()
+    return {key: value if key == "num_tokens" else value / sums["num_tokens"] for key, value in sums.items()}
+
+
+def _pooled(by_window: list[dict]) -> dict:
+    num_tokens = sum(row["num_tokens"] for row in by_window)
+    means = ("loss_true", "loss_shuffled", "token_accuracy")
+    pooled = {key: sum(row[key] * row["num_tokens"] for row in by_window) / num_tokens for key in means}
+    return pooled | {"num_tokens": num_tokens}

@@ -1,0 +1,67 @@
+"""Prediction files of one and of several processes, and what a killed one leaves."""
+
+import json
+
+import pytest
+
+from pefts.prediction_files import PredictionFiles
+from utils.common_utils import UserError
+
+
+def record(number: int) -> dict:
+    return {"task": "t", "mode": "model", "id": str(number), "prediction": "a\u2028b"}
+
+
+def numbers(path) -> list[str]:
+    return [json.loads(line)["id"] for line in path.read_text(encoding="utf-8").split("\n") if line]
+
+
+def test_a_single_process_writes_the_file_itself(tmp_path):
+    files = PredictionFiles(tmp_path)
+    assert files.answered() == set()
+    files.join()
+    assert files.existing() == []
+    files.append([record(0)])
+    files.append([record(1)])
+    assert [path.name for path in files.existing()] == ["predictions.jsonl"]
+    assert files.answered() == {("t", "model", "0"), ("t", "model", "1")}
+
+
+def test_parts_are_joined_and_torn_ends_cut_off(tmp_path):
+    PredictionFiles(tmp_path).append([record(0)])
+    for index in range(3):
+        PredictionFiles(tmp_path, index, 3).append([record(10 + index), record(20 + index)])
+    part = tmp_path / "predictions.part-00001.jsonl"
+    part.write_bytes(part.read_bytes()[:-9])
+    with open(tmp_path / "predictions.jsonl", "ab") as file:
+        file.write(b'{"task": "t", "mo')
+    files = PredictionFiles(tmp_path, 0, 2)
+    assert len(files.existing()) == 4
+    files.join()
+    assert [path.name for path in tmp_path.iterdir()] == ["predictions.jsonl"]
+    assert numbers(files.path) == ["0", "10", "20", "11", "12", "22"]
+    files.remove()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_lone_file_loses_its_torn_end(tmp_path):
+    files = PredictionFiles(tmp_path)
+    files.append([record(0)])
+    with open(files.path, "ab") as file:
+        file.write(b'{"ta')
+    files.join()
+    assert numbers(files.path) == ["0"]
+
+
+def test_two_evaluations_cannot_be_at_work_in_a_folder(tmp_path):
+    first, second = PredictionFiles(tmp_path, 0, 2), PredictionFiles(tmp_path, 1, 2)
+    first.lock(alone=True)
+    with pytest.raises(UserError, match="another evaluation is at work in this folder"):
+        second.lock(alone=False)
+    first.lock(alone=False)
+    second.lock(alone=False)
+    first.unlock()
+    with pytest.raises(UserError, match="another evaluation is at work"):
+        first.lock(alone=True)
+    second.unlock()
+    first.lock(alone=True)
