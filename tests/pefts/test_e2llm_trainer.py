@@ -57,14 +57,14 @@ def test_shuffled_loss_gives_every_unit_the_chunks_of_another(make_config, monke
     data = trainer.train_data[0]
     own = [row for batch in data.micro_batches for row in chunks_of_rows(batch.tensors)]
     read = []
-    forward = trainer.model.forward
+    forward = trainer.engine.module.forward
 
     def spy(tensors, shuffle_chunk_tokens=False):
         rows = chunks_of_rows(tensors, roll=len(tensors["chunk_ids"]) // 2 if shuffle_chunk_tokens else 0)
         read.extend(rows)
         return forward(tensors, shuffle_chunk_tokens)
 
-    monkeypatch.setattr(trainer.model, "forward", spy)
+    monkeypatch.setattr(trainer.engine.module, "forward", spy)
     sums = Sums()
     trainer._add_shuffled(data.micro_batches, sums)
     assert len(read) == len(own) == 4
@@ -128,7 +128,7 @@ def test_a_loss_that_is_not_finite_stops_before_the_update(make_config):
 
 
 def optimizer_steps(trainer) -> set[int]:
-    return {int(state["step"]) for state in trainer.optimizer.optimizer.state.values()}
+    return {int(state["step"]) for state in trainer.engine.optimizer.state.values()}
 
 
 def test_a_gradient_that_is_not_finite_stops_too(make_config):
