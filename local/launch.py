@@ -1,4 +1,4 @@
-"""Starts training processes through `accelerate launch` and sees to their end: `launch.py [accelerate options] SCRIPT ...`.
+"""Starts training processes through `accelerate launch` and sees to their end: `launch.py [OPTIONS] SCRIPT [...]`.
 
 What it adds to `accelerate launch`:
 - SIGTERM and SIGINT go to the training processes themselves, which save and stop in their own time; the launcher would

@@ -348,7 +348,7 @@ class Trainer:
         return reduced
 
     def _is_stopped(self) -> bool:
-        """Tell whether a signal has reached any process or a launcher is gone; all agree, to end after the same step."""
+        """Tell whether a signal reached any process or a launcher is gone; all agree, to end after the same step."""
         if LAUNCHED_BY_TORCHRUN in os.environ and os.getppid() != self.parent_id and not self.stop_signal:
             logger.warning("the launcher is gone: saving after this step")
             self.stop_signal = signal.SIGTERM

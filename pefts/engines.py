@@ -191,6 +191,7 @@ class ZeroEngine(Engine):
         if not states:
             return {}
         step = torch.as_tensor(states[0]["step"], dtype=torch.float32).cpu()
+        self._link_states()
         tensors = {}
         for name, weight in self.trained.items():
             tensors[f"step/{name}"] = step.clone()
@@ -220,6 +221,8 @@ class ZeroEngine(Engine):
         return self.zero.single_partition_of_fp32_groups
 
     def _link_states(self) -> None:
+        # DeepSpeed links states to parameters after the first update of its first group, when the others have none yet.
+        self.zero._hp_optimizer_states_linked = False
         self.zero._lazy_init_hp_params_optimizer_state()
 
     def _whole_state(self, weight: nn.Parameter, kind: str) -> torch.Tensor:

@@ -223,9 +223,10 @@ def start_accelerator(launch: Launch, config: TrainConfig, **options) -> Acceler
     """
     timeout = timedelta(seconds=config.timeout_seconds)
     on_gpu = torch.cuda.is_available()
-    handlers = [InitProcessGroupKwargs(backend="nccl" if on_gpu else "gloo", timeout=timeout)]
     # Buffers (rotary frequencies, position ids) are the same everywhere and never change.
-    handlers.append(DistributedDataParallelKwargs(broadcast_buffers=False, gradient_as_bucket_view=True))
+    handlers = [DistributedDataParallelKwargs(broadcast_buffers=False, gradient_as_bucket_view=True)]
+    if "WORLD_SIZE" in os.environ:
+        handlers.append(InitProcessGroupKwargs(backend="nccl" if on_gpu else "gloo", timeout=timeout))
     if launch.zero_stage:
         os.environ["PATH"] = _search_path()
         if not on_gpu:
@@ -273,9 +274,10 @@ def lost_contact(error: RuntimeError, config: TrainConfig, newest: Path | None) 
     """Return what to tell the user if an error means that another process is gone or hangs, else None."""
     if not isinstance(error, torch.distributed.DistError) and not _CONNECTION_WORDS.search(str(error)):
         return None
+    reason = re.sub(r"^\[[^]]*\] *", "", str(error).strip().splitlines()[0]).partition(". ")[0]
     return LostProcessError(
         f"another process of this run is gone, or has not answered for timeout_seconds={config.timeout_seconds} "
-        f"({str(error).strip().splitlines()[0]}). Look for its own message above; newest checkpoint: "
+        f"({reason}). Look for its own message above; newest checkpoint: "
         f"{newest or 'none'}; continue with --resume auto"
     )
 
