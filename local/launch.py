@@ -20,6 +20,22 @@ import psutil
 
 PR_SET_PDEATHSIG = 1
 EXIT_CODES = "E2LLM_EXIT_CODES"
+IS_LAUNCHER = "--e2llm-launcher"
+"""First argument of the child that becomes accelerate's launcher."""
+LOST_PROCESS = 3
+"""Exit code of a training process that has lost another."""
+
+
+def run_launcher() -> None:
+    """Be accelerate's launcher, without the traceback it ends with: the processes have said what is wrong."""
+    from accelerate.commands.launch import main as accelerate_launch
+
+    try:
+        accelerate_launch()
+    except Exception as error:
+        if type(error).__name__ not in ("ChildFailedError", "SignalException"):
+            raise
+        sys.exit(1)
 
 
 def die_with_parent() -> None:
@@ -28,42 +44,64 @@ def die_with_parent() -> None:
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
-def forward_signals(launcher: subprocess.Popen) -> None:
-    """Pass SIGTERM and SIGINT on to the launcher's children."""
+def forward_signals(launcher: subprocess.Popen) -> list[int]:
+    """Pass SIGTERM and SIGINT on to the launcher's children; returns the list where they are noted."""
+    received: list[int] = []
 
     def forward(number: int, _frame: object) -> None:
+        received.append(number)
         with contextlib.suppress(psutil.NoSuchProcess):
             children = psutil.Process(launcher.pid).children()
             if not children:  # it is still starting
-                launcher.send_signal(number)
+                launcher.send_signal(signal.SIGTERM)
             for child in children:
                 with contextlib.suppress(psutil.NoSuchProcess):
                     child.send_signal(number)
 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, forward)
+    return received
 
 
-def training_exit_code(folder: Path, launcher_code: int) -> int:
-    """Return 0 if the launcher does, else the code of the process with the lowest local rank that left one."""
+def training_exit_code(folder: Path, launcher_code: int, received: list[int]) -> int:
+    """Return what the processes of this machine came to.
+
+    Args:
+        folder: holds a file with the exit code of each process that came to its own end, named by its local rank.
+        launcher_code: of the launcher.
+        received: signals that came in.
+
+    Returns:
+        0 if the launcher says so; else the code of the lowest rank that failed for a reason of its own; else that of one
+        that lost another; else 128 + the signal, or 1.
+    """
     if launcher_code == 0:
         return 0
     left = sorted(folder.iterdir(), key=lambda path: int(path.name))
-    codes = [int(path.read_text() or 1) for path in left]
-    return next((code for code in codes if code), 1 if launcher_code > 0 else 128 - launcher_code)
+    codes = [code for path in left if (code := int(path.read_text() or 1))]
+    own = [code for code in codes if code != LOST_PROCESS]
+    if own or codes:
+        return (own or codes)[0]
+    return 128 + received[0] if received else 1
 
 
 def main() -> int:
     """Start, wait, and return the exit code."""
     with tempfile.TemporaryDirectory(prefix="e2llm-launch-") as folder:
-        command = [sys.executable, "-m", "accelerate.commands.launch", *sys.argv[1:]]
         # A session of its own: Ctrl-C reaches this process alone, which passes it on once.
         launcher = subprocess.Popen(
-            command, env=os.environ | {EXIT_CODES: folder}, start_new_session=True, preexec_fn=die_with_parent
+            [sys.executable, __file__, IS_LAUNCHER, *sys.argv[1:]],
+            env=os.environ | {EXIT_CODES: folder},
+            start_new_session=True,
+            preexec_fn=die_with_parent,
         )
-        forward_signals(launcher)
-        return training_exit_code(Path(folder), launcher.wait())
+        received = forward_signals(launcher)
+        return training_exit_code(Path(folder), launcher.wait(), received)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    if sys.argv[1:2] == [IS_LAUNCHER]:
+        del sys.argv[1]
+        run_launcher()
+    else:
+        sys.exit(main())

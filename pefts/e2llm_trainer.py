@@ -23,7 +23,7 @@ from model.pro_model import E2LLM
 from pefts.checkpoints import RunCheckpoints
 from pefts.e2llm_args import TrainConfig
 from pefts.engines import Engine
-from pefts.launch import raise_together
+from pefts.launch import AgreedError, raise_together
 from pefts.optimizer import learning_rate_factor, set_learning_rates
 from pefts.run_log import LogWindow, RunLog, Sums, peak_memory_gib
 from pefts.step_clock import StepClock
@@ -81,7 +81,7 @@ class Trainer:
     def restore(self, state: dict) -> None:
         """Continue from the state of a checkpoint whose weights and optimizer are already in place."""
         if state["data_fingerprint"] != self.data_fingerprint:
-            raise UserError(
+            raise AgreedError(
                 "the stores have changed since the checkpoint was written, so the run cannot continue as it was; "
                 "train into another output_dir"
             )

@@ -210,7 +210,9 @@ class ZeroEngine(Engine):
             state = {kind: torch.zeros_like(partition) for kind in ("exp_avg", "exp_avg_sq")}
             # DeepSpeed's own AdamW on the processor counts in a plain number.
             is_torch = isinstance(self.optimizer, torch.optim.AdamW)
-            self.optimizer.state[partition] = {"step": step.to(partition.device) if is_torch else int(step), **state}
+            self.optimizer.state[partition] = {
+                "step": step.clone().to(partition.device) if is_torch else int(step)
+            } | state
         self._link_states()
         for name, weight in self.trained.items():
             for kind in ("exp_avg", "exp_avg_sq"):

@@ -25,7 +25,7 @@ from pefts.checkpoints import RunCheckpoints, read_trainer_state
 from pefts.e2llm_args import TrainConfig
 from pefts.e2llm_trainer import Trainer
 from pefts.engines import Engine
-from pefts.launch import raise_together
+from pefts.launch import AgreedError, raise_together
 from pefts.optimizer import build_optimizer
 from utils.common_utils import UserError, atomic_write_text, read_json, read_text
 
@@ -55,7 +55,7 @@ def build_trainer(config: TrainConfig, accelerator: Accelerator, engine: type[En
     if run.checkpoint:
         missing = trainer.engine.restore_optimizer(run.optimizer_tensors)
         if missing:
-            raise UserError(
+            raise AgreedError(
                 f"{run.checkpoint}: the optimizer's state lacks {len(missing)} parameters, e.g. {missing[0]}"
             )
         trainer.restore(run.state)

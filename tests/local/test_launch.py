@@ -1,5 +1,6 @@
 """The starter of launches: signals go to the processes, their exit code comes back."""
 
+import os
 import signal
 import subprocess
 import sys
@@ -12,20 +13,21 @@ from tests.pefts.conftest import ROOT
 
 
 @pytest.mark.parametrize(
-    ("left", "launcher", "code"),
+    ("left", "launcher", "received", "code"),
     [
-        ({}, 0, 0),
-        ({"0": 143, "1": 143}, 1, 143),
-        ({"0": 0, "1": 3}, 1, 3),
-        ({"10": 3, "2": 2}, 1, 2),
-        ({}, 1, 1),
-        ({}, -9, 137),
+        ({}, 0, [], 0),
+        ({"0": 143, "1": 143}, 1, [15], 143),
+        ({"0": 0, "1": 3}, 1, [], 3),
+        ({"0": 3, "1": 2}, 1, [], 2),
+        ({"10": 2, "2": 1}, 1, [], 1),
+        ({}, 1, [15], 143),
+        ({}, -9, [], 1),
     ],
 )
-def test_exit_codes(tmp_path, left, launcher, code):
+def test_exit_codes(tmp_path, left, launcher, received, code):
     for name, value in left.items():
         (tmp_path / name).write_text(str(value))
-    assert training_exit_code(tmp_path, launcher) == code
+    assert training_exit_code(tmp_path, launcher, received) == code
 
 
 LAUNCHER = """
@@ -40,8 +42,12 @@ signal.signal(signal.SIGTERM, stop); signal.signal(signal.SIGINT, stop)
 print("ready", flush=True)
 time.sleep(60)
 '''
-child = subprocess.Popen([sys.executable, "-c", worker], start_new_session=True)
-sys.exit(1 if child.wait() else 0)
+class ChildFailedError(Exception):
+    pass
+def main():
+    child = subprocess.Popen([sys.executable, "-c", worker], start_new_session=True)
+    if child.wait():
+        raise ChildFailedError
 """
 
 
@@ -54,16 +60,14 @@ def test_signals_reach_the_processes(tmp_path, number):
         (folder / "__init__.py").touch()
     (package / "launch.py").write_text(LAUNCHER)
     process = subprocess.Popen(
-        [
-            sys.executable,
-            "-c",
-            f"import sys; sys.path.insert(0, {str(ROOT)!r}); from local.launch import main; sys.exit(main())",
-        ],
-        env={"PYTHONPATH": str(tmp_path), "PATH": "/usr/bin:/bin"},
+        [sys.executable, ROOT / "local/launch.py"],
+        env=os.environ | {"PYTHONPATH": str(tmp_path)},
         stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
     )
     assert process.stdout.readline() == "ready\n"
     time.sleep(0.05)
     process.send_signal(number)
     assert process.wait(timeout=30) == 128 + number
+    assert "Traceback" not in process.stderr.read()
