@@ -72,8 +72,8 @@ def training_exit_code(folder: Path, launcher_code: int, received: list[int]) ->
         received: signals that came in.
 
     Returns:
-        0 if the launcher says so; else the code of the lowest rank that failed for a reason of its own; else that of one
-        that lost another; else 128 + the signal, or 1.
+        0 if the launcher says so; else the code of the lowest rank that failed for a reason of its own; else that of
+        one that lost another; else 128 + the signal, or 1.
     """
     if launcher_code == 0:
         return 0
