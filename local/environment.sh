@@ -45,6 +45,7 @@ fi
 if [ "$NUM_GPUS" -eq 0 ]; then
     # DeepSpeed finds the processor by itself; told of it, accelerate would train with DDP instead.
     if [ "$engine" != DEEPSPEED ]; then export ACCELERATE_USE_CPU=true; else unset ACCELERATE_USE_CPU; fi
+    export DS_ACCELERATOR=cpu
     # Processes that share cores must share threads too, or they slow each other down many times over.
     cores=$(getconf _NPROCESSORS_ONLN)
     threads=$((cores / PROCESSES_PER_NODE))
