@@ -246,6 +246,11 @@ def start_accelerator(launch: Launch, config: TrainConfig, **options) -> Acceler
         place = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
         raise UserError(f"the processes of this run cannot reach each other at {place}: {error}") from None
     _check_accelerator(launch, accelerator)
+    if launch.zero_stage == 3:
+        from transformers.integrations.deepspeed import unset_hf_deepspeed_config
+
+        # Else transformers loads weights already divided, and the adapter's start reads them.
+        unset_hf_deepspeed_config()
     return accelerator
 
 
