@@ -10,10 +10,12 @@ DeepSpeed is imported by its engines alone.
 
 import contextlib
 import math
+import os
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 
 import torch
+import torch.distributed
 from accelerate import Accelerator
 from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
@@ -23,6 +25,10 @@ from torch.distributed.tensor import distribute_tensor
 from model.checkpoint import model_tensors
 from model.pro_model import E2LLM
 from pefts.optimizer import optimizer_tensors, restore_optimizer, state_by_parameter
+
+PERSISTENCE = "E2LLM_ZERO3_PERSISTENCE_THRESHOLD"
+"""Environment variable: weights of fewer elements stay whole on all processes under ZeRO-3; DeepSpeed's own default is
+100,000."""
 
 
 class Engine:
@@ -241,17 +247,25 @@ class ZeroEngine(Engine):
 class Zero3Engine(ZeroEngine):
     """DeepSpeed ZeRO-3: the weights are divided too, and gathered for each call of their module.
 
-    Encoder and adapter are gathered together, once a forward pass: how many micro-batches their chunks make differs
-    from process to process, and gathered by layers, so would the number of exchanges.
+    Processes meet in every call, so they must make as many: how many micro-batches a process's chunks make depends on
+    their lengths, and those with fewer encode a chunk again, for nothing, until all have done the same number. (As one
+    "leaf module" the encoder would be gathered once, but DeepSpeed takes the gradients of such a module before they are
+    there if none of its inputs needs one, and an encoder's inputs are token ids.)
     """
 
     shards_weights = True
 
     def _wrap(self) -> None:
-        from deepspeed.utils import set_z3_leaf_module
-
-        set_z3_leaf_module(self.bare_model.chunk_encoder, True)
+        config = self.accelerator.state.deepspeed_plugin.deepspeed_config
+        if PERSISTENCE in os.environ:
+            config["zero_optimization"]["stage3_param_persistence_threshold"] = int(os.environ[PERSISTENCE])
+        self.bare_model.chunk_encoder.agree_on_micro_batches = self._greatest
         super()._wrap()
+
+    def _greatest(self, count: int) -> int:
+        counts = torch.tensor(count, device=self.accelerator.device)
+        torch.distributed.all_reduce(counts, torch.distributed.ReduceOp.MAX)
+        return int(counts)
 
     def _grad_norms(self) -> list[torch.Tensor]:
         return self.zero._get_norm_groups()

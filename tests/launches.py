@@ -36,6 +36,8 @@ class Launch:
             "PROCESSES_PER_NODE": str(processes),
             "LAUNCH_CONFIG": f"local/{engine}.yaml",
             "TORCH_EXTENSIONS_DIR": str(EXTENSIONS),
+            # The test models are so small that ZeRO-3 would keep all their weights whole.
+            "E2LLM_ZERO3_PERSISTENCE_THRESHOLD": "0",
         }
         with open(self.log, "w", encoding="utf-8") as log:
             self.process = subprocess.Popen(
