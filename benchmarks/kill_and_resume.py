@@ -100,9 +100,7 @@ def end_well(launch: Launch) -> None:
         sys.exit(f"error: a run that was left alone failed:\n{launch.text}")
 
 
-def wait_for_moment(
-    launch: Launch, run: Path, rng: random.Random, seconds_per_step: float, at_checkpoint: bool
-) -> bool:
+def wait_for_moment(launch: Launch, run: Path, rng: random.Random, at_checkpoint: bool) -> bool:
     """Wait for the moment of a kill; false if the run ends before."""
     before = newest_step(run)
     log_size = len(launch.text)

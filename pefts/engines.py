@@ -272,9 +272,9 @@ class Zero3Engine(ZeroEngine):
 
     def model_tensors(self) -> dict[str, dict[str, torch.Tensor]]:
         """See `Engine.model_tensors`."""
-        from deepspeed.zero import GatheredParameters
+        import deepspeed
 
-        with GatheredParameters(list(self.trained.values())):
+        with deepspeed.zero.GatheredParameters(list(self.trained.values())):
             return super().model_tensors()
 
     def _partitions(self) -> list[torch.Tensor]:
