@@ -115,6 +115,7 @@ def wait_for_moment(launch: Launch, run: Path, rng: random.Random, at_checkpoint
             return launch.process.poll() is None
         if newest_step(run) > before + 3:  # three checkpoints went by unseen: any moment will do
             return True
+        time.sleep(0.002)
     return False
 
 
