@@ -3,6 +3,7 @@
 import json
 import os
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -31,6 +32,7 @@ class Launch:
     ):
         self.log = config.with_name(f"launch-{time.monotonic_ns()}.log")
         environment = os.environ | {
+            "PYTHON": sys.executable,
             "OMP_NUM_THREADS": "1",
             "CUDA_VISIBLE_DEVICES": "",
             "PROCESSES_PER_NODE": str(processes),
