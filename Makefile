@@ -12,7 +12,7 @@ SPLITS := train validation test
 
 setup: $(INSTALLED)
 
-$(INSTALLED): requirements.txt requirements-demo.txt requirements-dev.txt
+$(INSTALLED): requirements.txt requirements-demo.txt requirements-dev.txt requirements-deepspeed.txt
 	sh utils/make_venv.sh "$(PYTHON)" .venv
 	@touch $@
 

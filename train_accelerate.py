@@ -5,25 +5,64 @@ import os
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # the loader's processes are parallel already
 
 import logging
+import sys
 from pathlib import Path
 
-import torch
 from accelerate import Accelerator
 from transformers.utils import logging as transformers_logging
 
+from pefts.checkpoints import RunCheckpoints
 from pefts.e2llm_args import TrainConfig
+from pefts.launch import (
+    AgreedError,
+    Launch,
+    check_launch,
+    lost_contact,
+    read_launch,
+    run_launched,
+    start_accelerator,
+)
 from pefts.run_log import set_up_logging
 from pefts.run_setup import build_trainer, write_config
 from utils.common_utils import UserError, run_cli
 from utils.config_parsing import parse_config
 
+logger = logging.getLogger(__name__)
 
-def main() -> None:
-    """Read the config, build the run or find where it stopped, and train."""
-    config = parse_config(TrainConfig, description=__doc__)
-    output_dir = Path(config.output_dir)
+
+def main() -> int | None:
+    """Read the config, join the launch's other processes, and train."""
+    try:
+        config = parse_config(TrainConfig, description=__doc__)
+        launch = read_launch(os.environ)
+        check_launch(launch, config)
+    except UserError as error:
+        if int(os.environ.get("LOCAL_RANK", "0")) > 0:  # the machine's other processes say the same
+            return error.exit_code
+        raise
     trackers = ["tensorboard"] * config.logging.tensorboard + ["wandb"] * bool(config.logging.wandb_project)
-    accelerator = Accelerator(cpu=not torch.cuda.is_available(), log_with=trackers or None, project_dir=output_dir)
+    accelerator = start_accelerator(launch, config, log_with=trackers or None, project_dir=config.output_dir)
+    try:
+        train(config, launch, accelerator)
+    except AgreedError as error:
+        if accelerator.is_main_process:
+            print(f"error: {error}", file=sys.stderr, flush=True)
+        accelerator.wait_for_everyone()  # no process ends, and has the others ended, before the message is out
+        return error.exit_code
+    except UserError as error:
+        if accelerator.num_processes > 1:
+            raise type(error)(f"process {accelerator.process_index}: {error}") from None
+        raise
+    return None
+
+
+def train(config: TrainConfig, launch: Launch, accelerator: Accelerator) -> None:
+    """Build the run or find where it stopped, and train it to its end.
+
+    Raises:
+        UserError: what ended it; an `AgreedError` where all processes know.
+    """
+    output_dir = Path(config.output_dir)
     try:
         output_dir.mkdir(parents=True, exist_ok=True)
         set_up_logging(output_dir / "train.log", accelerator.is_main_process)
@@ -31,18 +70,30 @@ def main() -> None:
         raise UserError(f"output_dir={config.output_dir!r}: cannot be written to ({error.strerror})") from None
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
-    trainer = build_trainer(config, accelerator)
+    logger.info("engine: %s; processes: %d", launch.name, accelerator.num_processes)
+    trainer = build_trainer(config, accelerator, launch.engine)
     if trainer.is_finished:
         reason = "stopped early after" if trainer.stops_early else "has"
-        logging.getLogger(__name__).info("nothing to do: %s %s %d steps already", output_dir, reason, trainer.step)
+        logger.info("nothing to do: %s %s %d steps already", output_dir, reason, trainer.step)
         return
     if accelerator.is_main_process:
-        write_config(config)
+        write_config(config, launch.name, accelerator.num_processes)
     try:
         trainer.train()
     except FloatingPointError as error:
-        raise UserError(f"{error}. Lower optim.learning_rate or look at these examples") from None
+        raise AgreedError(f"{error}. Lower optim.learning_rate or look at these examples") from None
+    except OSError as error:
+        raise UserError(
+            f"{error.filename or output_dir}: {error.strerror}; mend it and go on with --resume auto"
+        ) from None
+    except RuntimeError as error:
+        newest = RunCheckpoints(output_dir / "checkpoints", config.checkpoint.keep_last).newest_complete()
+        if accelerator.num_processes > 1 and (lost := lost_contact(error, config, newest)):
+            raise lost from None
+        raise
 
 
 if __name__ == "__main__":
+    if "WORLD_SIZE" in os.environ:
+        run_launched(main)
     run_cli(main)

@@ -1,13 +1,14 @@
 #!/bin/sh
 # Train on this machine: all its GPUs, or the processor.
-#   sh train_local_machine.sh [--config configs/train_config.json] [--group.key value ...]
-# Environment: PROCESSES_PER_NODE (default: the number of GPUs, or 1), PYTHON.
+#   sh train_local_machine.sh [--accelerate_config local/ds_config_zero2.yaml] --config configs/train_config.json [--group.key value ...]
+# Environment: PROCESSES_PER_NODE (default: the number of GPUs, or 1), LAUNCH_CONFIG (the engine, as --accelerate_config;
+# default: DDP), MASTER_PORT (default: a free one), PYTHON.
 set -eu
 cd "$(dirname "$0")"
 . local/environment.sh
 
-if [ "$PROCESSES_PER_NODE" -eq 1 ]; then
+if [ "$PROCESSES_PER_NODE" -eq 1 ] && [ "$engine" = MULTI_GPU ]; then
     exec "$PYTHON" train_accelerate.py "$@"
 fi
-exec "$PYTHON" -m accelerate.commands.launch --multi_gpu --num_machines 1 --num_processes "$PROCESSES_PER_NODE" \
-    --mixed_precision no --dynamo_backend no train_accelerate.py "$@"
+if [ -n "${MASTER_PORT:-}" ]; then check_number MASTER_PORT 1 65535; fi
+launch 1 0 127.0.0.1 "${MASTER_PORT:-0}" "$@"

@@ -17,6 +17,7 @@ from peft import PeftModel, get_peft_model_state_dict, set_peft_model_state_dict
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
+from torch.distributed.tensor import DTensor
 
 from model.compute import ComputeConfig, default_device
 from model.config import E2LLMConfig
@@ -32,21 +33,39 @@ MANIFEST_FILE = "manifest.json"
 LORA_FILE = "adapter_model.safetensors"
 
 
-def save_model(model: "E2LLM", folder: Path) -> None:
-    """Write config, adapter and LoRA weights into an existing folder."""
+def model_tensors(model: "E2LLM") -> dict[str, dict[str, torch.Tensor]]:
+    """Return copies of the trained weights, by part: `adapter`, `encoder_lora`, `decoder_lora` (absent at rank 0).
+
+    Weights sharded over processes are made whole, so where they are, all processes must call it.
+    """
+    parts = {"adapter": model.chunk_encoder.adapter.state_dict()}
+    for name, backbone in _lora_backbones(model).items():
+        parts[f"{name}_lora"] = get_peft_model_state_dict(backbone)
+    return {
+        part: {name: whole_on_cpu(tensor, copy=True) for name, tensor in state.items()} for part, state in parts.items()
+    }
+
+
+def save_model(model: "E2LLM", folder: Path, tensors: dict[str, dict[str, torch.Tensor]] | None = None) -> None:
+    """Write config, adapter and LoRA weights into an existing folder.
+
+    Args:
+        tensors: what `model_tensors` returned, where the model itself holds parts of its weights only.
+    """
+    tensors = model_tensors(model) if tensors is None else tensors
     content = {
         "format_version": FORMAT_VERSION,
         "config": dataclasses.asdict(model.config),
         "backbones": backbone_shapes(model),
     }
     (folder / CONFIG_FILE).write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    save_file(_on_cpu(model.chunk_encoder.adapter.state_dict()), folder / ADAPTER_FILE)
+    save_file(tensors["adapter"], folder / ADAPTER_FILE)
     for name, backbone in _lora_backbones(model).items():
         lora_folder = folder / f"{name}_lora"
         lora_folder.mkdir()
-        state = _on_cpu(get_peft_model_state_dict(backbone))
-        if not state:
-            raise RuntimeError(f"{name}_lora: there are no weights to save")
+        state = tensors[lora_folder.name]
+        if not state or not all(tensor.numel() for tensor in state.values()):
+            raise RuntimeError(f"{lora_folder.name}: there are no weights to save")
         save_file(state, lora_folder / LORA_FILE)
         lora_config = backbone.peft_config["default"]
         lora_config.base_model_name_or_path = getattr(model.config, name)
@@ -195,8 +214,11 @@ def _lora_backbones(model: "E2LLM") -> dict[str, PeftModel]:
     return {name: backbone for name, backbone in backbones.items() if isinstance(backbone, PeftModel)}
 
 
-def _on_cpu(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    return {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
+def whole_on_cpu(tensor: torch.Tensor, copy: bool = False) -> torch.Tensor:
+    """Bring a tensor to the processor; one sharded over processes is made whole, for which all of them must call it."""
+    if isinstance(tensor, DTensor):
+        tensor = tensor.full_tensor()
+    return tensor.detach().to("cpu", copy=copy).contiguous()
 
 
 def _load_into(module: nn.Module, path: Path) -> None:

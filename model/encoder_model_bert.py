@@ -67,6 +67,9 @@ class ChunkEncoder(nn.Module):
         self.layers = list(layers)
         self.token_budget = token_budget
         self.recompute = recompute
+        self.agree_on_micro_batches: Callable[[int], int] | None = None
+        """Makes of this process's number of micro-batches that of all, where processes must call the encoder equally
+        often."""
 
     def forward(self, chunk_ids_ML: torch.Tensor, chunk_mask_ML: torch.Tensor) -> torch.Tensor:
         """Encode chunks.
@@ -80,7 +83,7 @@ class ChunkEncoder(nn.Module):
         """
         lengths_M = chunk_mask_ML.sum(1)
         parts, order = [], []
-        for index_m in plan_micro_batches(lengths_M, self.token_budget):
+        for index_m in self._micro_batches(lengths_M):
             longest = int(lengths_M[index_m].max())
             ids_mL, mask_mL = chunk_ids_ML[index_m, :longest], chunk_mask_ML[index_m, :longest]
             if self.recompute and torch.is_grad_enabled():
@@ -91,8 +94,15 @@ class ChunkEncoder(nn.Module):
         if not parts:
             projection = self.adapter.projection
             return projection.weight.new_zeros(0, self.adapter.num_chunk_tokens, projection.out_features)
-        inverse_M = torch.argsort(torch.cat(order))
+        # Chunks encoded again, to be as many micro-batches as elsewhere, come last and are left out.
+        inverse_M = torch.argsort(torch.cat(order)[: len(lengths_M)])
         return torch.cat(parts)[inverse_M]
+
+    def _micro_batches(self, lengths_M: torch.Tensor) -> list[torch.Tensor]:
+        groups = list(plan_micro_batches(lengths_M, self.token_budget))
+        if self.agree_on_micro_batches:
+            groups += [groups[-1][-1:]] * (self.agree_on_micro_batches(len(groups)) - len(groups))
+        return groups
 
     def _encode(self, ids_mL: torch.Tensor, mask_mL: torch.Tensor) -> torch.Tensor:
         return self.adapter(*self._hidden(ids_mL, mask_mL))

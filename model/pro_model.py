@@ -7,8 +7,8 @@ positions, d decoder width, S slots (places of chunk tokens in all rows), N labe
 import contextlib
 import logging
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
@@ -29,9 +29,11 @@ from utils.tokenization import ChunkTokenizer, PromptFormatter, pad_chunks
 logger = logging.getLogger(__name__)
 
 
-@dataclass
-class LossOutput:
-    """Sums over the labelled positions of a batch, so that parts of a batch add up to the whole."""
+class LossOutput(NamedTuple):
+    """Sums over the labelled positions of a batch, so that parts of a batch add up to the whole.
+
+    A tuple, since FSDP2 and ZeRO-3 look for the tensors of an output inside standard containers only.
+    """
 
     loss_sum: torch.Tensor
     """Scalar, sum of the negative log-likelihoods in nats; carries the gradient."""
@@ -217,6 +219,11 @@ class E2LLM(nn.Module):
         if getattr(config, "final_logit_softcapping", None):  # Gemma 2
             logits_NV = torch.tanh(logits_NV / config.final_logit_softcapping) * config.final_logit_softcapping
         return logits_NV
+
+    def decoder_layers(self) -> list[nn.Module]:
+        """Return the blocks that the decoder's architecture names as not to be split; empty where it names none."""
+        names = set(self.causal_lm._no_split_modules or ())
+        return [module for module in self.causal_lm.modules() if type(module).__name__ in names]
 
     @property
     def causal_lm(self) -> PreTrainedModel:

@@ -49,11 +49,20 @@ class RunCheckpoints:
         names = (_STEP_NAME.fullmatch(item.name) for item in self.folder.iterdir() if item.is_dir())
         return sorted(int(name.group(1)) for name in names if name)
 
-    def save(self, model: E2LLM, optimizer_tensors: dict[str, torch.Tensor], state: dict) -> Path:
-        """Write a checkpoint after `state["step"]` steps, point `best` and `latest` as its state says, prune others."""
+    def save(
+        self,
+        model: E2LLM,
+        optimizer_tensors: dict[str, torch.Tensor],
+        state: dict,
+        weights: dict[str, dict[str, torch.Tensor]] | None = None,
+    ) -> Path:
+        """Write a checkpoint after `state["step"]` steps, point `best` and `latest` as its state says, prune others.
+
+        `weights` are `model.checkpoint.model_tensors`, for a model that is sharded over processes.
+        """
         path = self.path(state["step"])
         with atomic_folder(path) as temporary:
-            save_model(model, temporary)
+            save_model(model, temporary, weights)
             save_file(optimizer_tensors, temporary / OPTIMIZER_FILE)
             (temporary / STATE_FILE).write_text(json.dumps(state, indent=2) + "\n", encoding="utf-8")
             write_manifest(temporary)

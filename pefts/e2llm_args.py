@@ -4,6 +4,8 @@ The options of a part stand where the part is (`model.config`, `model.compute`, 
 packages import nothing from here; this module adds the rest and puts them together.
 """
 
+import dataclasses
+import json
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -165,6 +167,8 @@ class TrainConfig:
     """Optimizer steps in all."""
     seed: int = 0
     """Decides the order of the data, the start of the adapter and LoRA, and dropout."""
+    timeout_seconds: int = 1800
+    """Seconds that a process waits for the others in an exchange before it gives the run up."""
     resume: str = "auto"
     """`auto`: continue from the newest complete checkpoint of output_dir, if there is one; `none`: start anew, which a
     folder with checkpoints refuses; or the path of a checkpoint."""
@@ -187,6 +191,7 @@ class TrainConfig:
         require(self.num_steps >= 1, "num_steps", self.num_steps, "must be at least 1")
         require(0 <= self.seed < 2**32, "seed", self.seed, "must lie between 0 and 2**32 - 1")
         require(bool(self.output_dir), "output_dir", repr(self.output_dir), "name a folder")
+        require(self.timeout_seconds >= 1, "timeout_seconds", self.timeout_seconds, "must be at least 1")
         staged = sum(stage.steps for stage in self.data.stages[:-1])
         require(
             staged < self.num_steps or len(self.data.stages) == 1,
@@ -194,3 +199,11 @@ class TrainConfig:
             self.num_steps,
             f"the stages before the last take {staged} steps, so the last would never begin",
         )
+
+    def options_of_result(self) -> dict[str, object]:
+        """Return the options of data and optimizer that decide what a run comes to, by key, as JSON has them."""
+        groups = {"data": dataclasses.asdict(self.data), "optim": dataclasses.asdict(self.optim)}
+        options = {f"{group}.{key}": value for group, values in groups.items() for key, value in values.items()}
+        for key in ("data.micro_batch_size", "data.num_workers", "data.pack_prompts"):
+            del options[key]
+        return json.loads(json.dumps(options | {"num_steps": self.num_steps, "seed": self.seed}))

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import gather_object
+from safetensors import SafetensorError
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
@@ -20,12 +22,17 @@ from dataset.dataset import StepData, StepDataset
 from model.pro_model import E2LLM
 from pefts.checkpoints import RunCheckpoints
 from pefts.e2llm_args import TrainConfig
-from pefts.optimizer import learning_rate_factor, optimizer_tensors, set_learning_rates
+from pefts.engines import Engine
+from pefts.launch import AgreedError, raise_together
+from pefts.optimizer import learning_rate_factor, set_learning_rates
 from pefts.run_log import LogWindow, RunLog, Sums, peak_memory_gib
+from pefts.step_clock import StepClock
 from utils.common_utils import UserError
 
 logger = logging.getLogger(__name__)
 
+LAUNCHED_BY_TORCHRUN = "TORCHELASTIC_RUN_ID"
+"""Environment variable of processes with a launcher that ends them together."""
 GRACE_SECONDS = 30
 """How long the loader's processes outlive a SIGTERM, so that the step under way can end."""
 
@@ -36,10 +43,11 @@ class Trainer:
     Args:
         accelerator: decides processes, devices and gradient exchange.
         model: the model; must be on its device.
-        optimizer: over the model's trained parameters.
+        optimizer: over the model's trained parameters, without a state.
         train_data: what to train on, by step.
         validation_data: by objective, the steps of a validation.
         data_fingerprint: identifies the stores, for the check on resume.
+        engine: exchanges gradients and updates the weights.
     """
 
     def __init__(
@@ -51,11 +59,13 @@ class Trainer:
         train_data: StepDataset,
         validation_data: dict[str, StepDataset],
         data_fingerprint: str,
+        engine: type[Engine] = Engine,
     ):
         self.accelerator = accelerator
         self.config = config
         self.bare_model = model
-        self.model, self.optimizer = accelerator.prepare(model, optimizer)
+        self.engine = engine(accelerator, model, optimizer, config.optim.max_grad_norm)
+        self.clock = StepClock(model.chunk_encoder, accelerator.device)
         self.train_data = train_data
         self.validation_data = validation_data
         self.data_fingerprint = data_fingerprint
@@ -66,14 +76,16 @@ class Trainer:
         self.validations_without_gain = 0
         self.window = LogWindow()
         self.stop_signal: signal.Signals | None = None
+        self.parent_id = os.getppid()
 
     def restore(self, state: dict) -> None:
         """Continue from the state of a checkpoint whose weights and optimizer are already in place."""
         if state["data_fingerprint"] != self.data_fingerprint:
-            raise UserError(
+            raise AgreedError(
                 "the stores have changed since the checkpoint was written, so the run cannot continue as it was; "
                 "train into another output_dir"
             )
+        self._report_changed_options(state["options"])
         self.step = state["step"]
         if self.accelerator.is_main_process:
             self.checkpoints.link(state)
@@ -82,6 +94,12 @@ class Trainer:
             self.best_step, self.best_loss = state["best_step"], state["best_loss"]
         self.validations_without_gain = state["validations_without_gain"]
         self.window = LogWindow.from_state(state["log_window"])
+
+    def _report_changed_options(self, saved: dict[str, object]) -> None:
+        if self.accelerator.is_main_process:
+            for key, value in self.config.options_of_result().items():
+                if key in saved and saved[key] != value:
+                    logger.warning("changed since the checkpoint: %s was %r, is %r", key, saved[key], value)
 
     @property
     def stops_early(self) -> bool:
@@ -112,7 +130,9 @@ class Trainer:
         with self._catch_signals(), progress, contextlib.closing(step_data):
             started = time.perf_counter()
             for data in step_data:
+                waited = time.perf_counter() - started
                 sums, grad_norm, learning_rates = self.train_step(data)
+                sums.data_seconds = waited
                 sums.seconds = time.perf_counter() - started
                 self.window.of(data.objective).add(sums)
                 self.window.last[data.objective] = {"grad_norm": grad_norm, "epoch": data.epoch}
@@ -137,46 +157,55 @@ class Trainer:
         Raises:
             FloatingPointError: the loss or the gradient is not finite; nothing has been updated.
         """
-        self.model.train()
-        seed_step(self.config.seed, data.step, self.accelerator.process_index)
+        self.engine.module.train()
         factor = learning_rate_factor(data.step, self.config.num_steps, self.config.optim)
-        learning_rates = set_learning_rates(self.optimizer, factor)
-        with_shuffled = self.config.logging.shuffled_loss and not self.window.of(data.objective).shuffled_labels
-
+        learning_rates = set_learning_rates(self.engine.optimizer, factor)
         micro_batches = [batch.to(self.accelerator.device) for batch in data.micro_batches]
-        sums = Sums(**data.counts)
+        sums = self._counted(data, micro_batches)
+        global_labels = self._total(sums.labels)
+        if global_labels == 0:
+            raise UserError(f"step {data.step} ({data.objective}): the batch has no labelled token")
+        if self.config.logging.shuffled_loss and not self.window.of(data.objective).shuffled_labels:
+            seed_step(self.config.seed, data.step, self.accelerator.process_index)
+            self._add_shuffled(micro_batches, sums)
+
+        seed_step(self.config.seed, data.step, self.accelerator.process_index)
+        bad_examples = []
+        for index, batch in enumerate(micro_batches):
+            with self.engine.micro_batch(is_last=index == len(micro_batches) - 1):
+                with self.clock.forward():
+                    output = self.engine.module(batch.tensors)
+                    loss_sum = output.loss_sum.item()
+                with self.clock.phase("backward"):
+                    # Processes average their gradients, hence the factor.
+                    self.engine.backward(output.loss_sum * (self.accelerator.num_processes / global_labels))
+            sums.loss += loss_sum
+            sums.correct += int(output.num_correct)
+            if not math.isfinite(loss_sum):
+                bad_examples += batch.example_ids
+        self._check_finite("loss", sums.loss, data, bad_examples)
+        with self.clock.phase("optimizer"):
+            grad_norm = self.engine.clip_gradients()
+            example_ids = [example_id for batch in micro_batches for example_id in batch.example_ids]
+            self._check_finite("gradient's norm", grad_norm, data, [] if math.isfinite(grad_norm) else example_ids)
+            self.engine.step()
+        for name, seconds in self.clock.take().items():
+            setattr(sums, f"{name}_seconds", seconds)
+        self.step = data.step + 1
+        return sums, grad_norm, learning_rates
+
+    def _counted(self, data: StepData, micro_batches: list[MicroBatch]) -> Sums:
+        sums = Sums(**data.counts, steps=1)
         for batch in micro_batches:
             sums.labels += batch.num_labels
             sums.context_tokens += batch.num_context_tokens
             sums.decoder_tokens += batch.num_decoder_tokens
-        global_labels = self._total(sums.labels)
-        if global_labels == 0:
-            raise UserError(f"step {data.step} ({data.objective}): the batch has no labelled token")
-
-        for index, batch in enumerate(micro_batches):
-            is_last = index == len(micro_batches) - 1
-            with contextlib.nullcontext() if is_last else self.accelerator.no_sync(self.model):
-                output = self.model(batch.tensors)
-                self._check_finite("loss", output.loss_sum.item(), data, batch.example_ids)
-                # Processes average their gradients, hence the factor.
-                self.accelerator.backward(output.loss_sum * (self.accelerator.num_processes / global_labels))
-            sums.loss += output.loss_sum.item()
-            sums.correct += int(output.num_correct)
-
-        grad_norm = self.accelerator.clip_grad_norm_(self.model.parameters(), self.config.optim.max_grad_norm)
-        example_ids = [example_id for batch in micro_batches for example_id in batch.example_ids]
-        self._check_finite("gradient's norm", float(grad_norm), data, example_ids)
-        if with_shuffled:
-            self._add_shuffled(micro_batches, sums)
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
-        self.step = data.step + 1
-        return sums, float(grad_norm), learning_rates
+        return sums
 
     @torch.no_grad()
     def validate(self) -> dict[str, Sums]:
         """Return token-weighted sums over the validation batches, by objective, over all processes."""
-        self.model.eval()
+        self.engine.module.eval()
         results = {}
         for objective, dataset in self.validation_data.items():
             sums = Sums()
@@ -185,7 +214,7 @@ class Trainer:
             for data in tqdm(steps, f"validating {objective}", len(dataset), leave=False, disable=hidden):
                 micro_batches = [batch.to(self.accelerator.device) for batch in data.micro_batches]
                 for batch in micro_batches:
-                    output = self.model(batch.tensors)
+                    output = self.engine.module(batch.tensors)
                     sums.loss += output.loss_sum.item()
                     sums.correct += int(output.num_correct)
                     sums.labels += batch.num_labels
@@ -201,20 +230,26 @@ class Trainer:
             if len(micro_batches) > 1:
                 other = micro_batches[index - 1].tensors
                 chosen = torch.arange(num_chunks, device=other["chunk_ids"].device) % len(other["chunk_ids"])
-                output = self.model(batch.tensors | {key: other[key][chosen] for key in ("chunk_ids", "chunk_mask")})
-            elif num_chunks > 1:
-                output = self.model(batch.tensors, shuffle_chunk_tokens=True)
+                shuffled = batch.tensors | {key: other[key][chosen] for key in ("chunk_ids", "chunk_mask")}
+                output = self.engine.module(shuffled)
             else:
-                continue
-            sums.shuffled_loss += output.loss_sum.item()
-            sums.shuffled_labels += batch.num_labels
+                # Run for a single chunk as well: where weights are sharded, all processes must run the model as often.
+                output = self.engine.module(batch.tensors, shuffle_chunk_tokens=True)
+            if len(micro_batches) > 1 or num_chunks > 1:
+                sums.shuffled_loss += output.loss_sum.item()
+                sums.shuffled_labels += batch.num_labels
 
-    def _check_finite(self, what: str, value: float, data: StepData, example_ids: list[str]) -> None:
-        if not math.isfinite(value):
-            raise FloatingPointError(
-                f"step {data.step} ({data.objective}): the {what} is {value}; nothing was updated. "
-                f"It was computed on: {', '.join(example_ids)}"
-            )
+    def _check_finite(self, what: str, value: float, data: StepData, bad_examples: list[str]) -> None:
+        """Raise in all processes if any of them names examples; `value` is what they came to here."""
+        if not self._total(len(bad_examples)):
+            return
+        values = [value] if bad_examples else []
+        if self.accelerator.num_processes > 1:
+            values, bad_examples = gather_object(values), gather_object(bad_examples)
+        raise FloatingPointError(
+            f"step {data.step} ({data.objective}): the {what} is {values[0]}; nothing was updated. "
+            f"It was computed on: {', '.join(bad_examples)}"
+        )
 
     def _after_step(self, run_log: RunLog) -> bool:
         """Validate and save where due; tell whether to go on."""
@@ -250,30 +285,46 @@ class Trainer:
             self.validations_without_gain += 1
 
     def save(self) -> None:
-        """Write a checkpoint of the present step."""
+        """Write a checkpoint of the present step; all processes must call it.
+
+        Raises:
+            AgreedError: it could not be written.
+        """
+        weights, tensors = self.engine.model_tensors(), self.engine.optimizer_tensors()
+        problem = None
         if self.accelerator.is_main_process:
-            best_step = self.best_step if self.validation_data else self.step
-            state = {
-                "step": self.step,
-                "best_step": best_step,
-                "best_loss": self.best_loss if math.isfinite(self.best_loss) else None,
-                "validations_without_gain": self.validations_without_gain,
-                "data_fingerprint": self.data_fingerprint,
-                "log_window": self.window.state(),
-            }
-            tensors = optimizer_tensors(self.bare_model, self.optimizer.optimizer)
-            path = self.checkpoints.save(self.bare_model, tensors, state)
-            logger.info("step %d: saved %s%s", self.step, path, " (the best so far)" if best_step == self.step else "")
-        self.accelerator.wait_for_everyone()
+            try:
+                self._write_checkpoint(weights, tensors)
+            except (OSError, SafetensorError) as error:
+                problem = (
+                    f"{self.checkpoints.path(self.step)}: the checkpoint could not be written ({error}). What was "
+                    "there before is untouched: make room or mend the folder, and continue with --resume auto"
+                )
+        raise_together(self.accelerator, problem)
+
+    def _write_checkpoint(self, weights: dict[str, dict[str, torch.Tensor]], tensors: dict[str, torch.Tensor]) -> None:
+        best_step = self.best_step if self.validation_data else self.step
+        state = {
+            "step": self.step,
+            "best_step": best_step,
+            "best_loss": self.best_loss if math.isfinite(self.best_loss) else None,
+            "validations_without_gain": self.validations_without_gain,
+            "data_fingerprint": self.data_fingerprint,
+            "options": self.config.options_of_result(),
+            "log_window": self.window.state(),
+        }
+        path = self.checkpoints.save(self.bare_model, tensors, state, weights)
+        logger.info("step %d: saved %s%s", self.step, path, " (the best so far)" if best_step == self.step else "")
 
     def _log_window(self, run_log: RunLog, progress: tqdm, learning_rates: dict[str, float]) -> None:
         common = {f"{group}_learning_rate": rate for group, rate in learning_rates.items()}
-        common["memory_gib"] = peak_memory_gib(self.accelerator.device)
+        common["memory_gib"] = self._greatest(peak_memory_gib(self.accelerator.device))
         shown = {}
         for objective in sorted(self.window.sums):
             metrics = self._reduced(self.window.sums[objective]).metrics() | self.window.last[objective] | common
             run_log.write(self.step, "train", objective, metrics)
             logger.info("step %d %s: %s", self.step, objective, _readable(metrics))
+            logger.info("step %d %s: seconds a step: %s", self.step, objective, _readable_times(metrics))
             shown[objective] = f"{metrics['loss']:.3f}"
         progress.set_postfix(shown)
         self.window = LogWindow()
@@ -282,8 +333,12 @@ class Trainer:
         count = torch.tensor(number, device=self.accelerator.device)
         return int(self.accelerator.reduce(count, "sum"))
 
+    def _greatest(self, number: float) -> float:
+        """Return the greatest of all processes' numbers."""
+        return float(self.accelerator.gather(torch.tensor([number], device=self.accelerator.device)).max())
+
     def _reduced(self, sums: Sums) -> Sums:
-        """Add the sums of all processes; the seconds are those of one."""
+        """Add the sums of all processes; the seconds of the whole are those of one."""
         if self.accelerator.num_processes == 1:
             return sums
         values = torch.tensor(list(vars(sums).values()), dtype=torch.float64, device=self.accelerator.device)
@@ -293,7 +348,10 @@ class Trainer:
         return reduced
 
     def _is_stopped(self) -> bool:
-        """Tell whether a signal has reached any process; all agree, so that they end after the same step."""
+        """Tell whether a signal reached any process or a launcher is gone; all agree, to end after the same step."""
+        if LAUNCHED_BY_TORCHRUN in os.environ and os.getppid() != self.parent_id and not self.stop_signal:
+            logger.warning("the launcher is gone: saving after this step")
+            self.stop_signal = signal.SIGTERM
         if not self._total(int(self.stop_signal is not None)):
             return False
         self.stop_signal = self.stop_signal or signal.SIGTERM
@@ -353,4 +411,9 @@ def _outlive_signals(_worker: int) -> None:
 
 
 def _readable(metrics: dict[str, float]) -> str:
-    return "  ".join(f"{key} {value:.4g}" for key, value in metrics.items())
+    return "  ".join(f"{key} {value:.4g}" for key, value in metrics.items() if not key.endswith("_seconds"))
+
+
+def _readable_times(metrics: dict[str, float]) -> str:
+    times = {key.removesuffix("_seconds"): value for key, value in metrics.items() if key.endswith("_seconds")}
+    return "  ".join(f"{key} {value:.3g}" for key, value in times.items())

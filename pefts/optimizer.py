@@ -5,6 +5,7 @@ import math
 import torch
 from torch import nn
 
+from model.checkpoint import whole_on_cpu
 from pefts.e2llm_args import OptimConfig
 
 
@@ -72,23 +73,29 @@ def set_learning_rates(optimizer: torch.optim.Optimizer, factor: float) -> dict[
 
 
 def optimizer_tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
-    """Return AdamW's state as named tensors `KIND/PARAMETER`, whatever the order of groups."""
+    """Return AdamW's state as named tensors `KIND/PARAMETER`, whatever the order of groups; sharded ones made whole."""
     return {
-        f"{kind}/{name}": tensor.detach().cpu().contiguous()
+        f"{kind}/{name}": whole_on_cpu(tensor)
         for name, parameter in model.named_parameters()
         if parameter in optimizer.state
         for kind, tensor in optimizer.state[parameter].items()
     }
 
 
-def restore_optimizer(
-    model: nn.Module, optimizer: torch.optim.Optimizer, tensors: dict[str, torch.Tensor]
-) -> list[str]:
-    """Put back what `optimizer_tensors` returned; returns the names of trained parameters that had no state there."""
+def state_by_parameter(tensors: dict[str, torch.Tensor]) -> dict[str, dict[str, torch.Tensor]]:
+    """Sort tensors `KIND/PARAMETER` by parameter, then by kind."""
     by_parameter: dict[str, dict[str, torch.Tensor]] = {}
     for key, tensor in tensors.items():
         kind, name = key.split("/", 1)
         by_parameter.setdefault(name, {})[kind] = tensor
+    return by_parameter
+
+
+def restore_optimizer(
+    model: nn.Module, optimizer: torch.optim.Optimizer, tensors: dict[str, torch.Tensor]
+) -> list[str]:
+    """Put back what `optimizer_tensors` returned; returns the names of trained parameters that had no state there."""
+    by_parameter = state_by_parameter(tensors)
     missing = []
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:

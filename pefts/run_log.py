@@ -17,6 +17,9 @@ from pefts.e2llm_args import TrainConfig
 from utils.common_utils import atomic_write_text
 
 METRICS_FILE = "metrics.jsonl"
+PHASES = ("data", "encoder", "decoder", "backward", "optimizer")
+"""What a step spends its time on: waiting for data, the forward passes of encoder with adapter and of decoder with
+head, the backward pass (where recomputing happens), and clipping with the update."""
 
 
 class _TqdmHandler(logging.StreamHandler):
@@ -57,6 +60,12 @@ class Sums:
     context_tokens: int = 0
     decoder_tokens: int = 0
     seconds: float = 0.0
+    steps: int = 0
+    data_seconds: float = 0.0
+    encoder_seconds: float = 0.0
+    decoder_seconds: float = 0.0
+    backward_seconds: float = 0.0
+    optimizer_seconds: float = 0.0
     truncated_answers: int = 0
     trimmed_contexts: int = 0
     split_chunks: int = 0
@@ -67,13 +76,15 @@ class Sums:
             setattr(self, key, getattr(self, key) + value)
 
     def metrics(self) -> dict[str, float]:
-        """Return the means, and what was cut if anything was."""
+        """Return the means a token, the phases' seconds a step, and what was cut if anything was."""
         values = {"loss": self.loss / max(1, self.labels), "token_accuracy": self.correct / max(1, self.labels)}
         if self.shuffled_labels:
             values["shuffled_loss"] = self.shuffled_loss / self.shuffled_labels
         if self.seconds:
             values["context_tokens_per_second"] = self.context_tokens / self.seconds
             values["decoder_tokens_per_second"] = self.decoder_tokens / self.seconds
+        if self.steps:
+            values |= {f"{phase}_seconds": getattr(self, f"{phase}_seconds") / self.steps for phase in PHASES}
         cut = {key: getattr(self, key) for key in ("truncated_answers", "trimmed_contexts", "split_chunks")}
         return values | {key: count for key, count in cut.items() if count}
 

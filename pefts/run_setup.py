@@ -5,6 +5,7 @@ import json
 import logging
 import platform
 import subprocess
+from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
@@ -23,7 +24,9 @@ from pefts.adapter_init import initialise_adapter
 from pefts.checkpoints import RunCheckpoints, read_trainer_state
 from pefts.e2llm_args import TrainConfig
 from pefts.e2llm_trainer import Trainer
-from pefts.optimizer import build_optimizer, restore_optimizer
+from pefts.engines import Engine
+from pefts.launch import AgreedError, raise_together
+from pefts.optimizer import build_optimizer
 from utils.common_utils import UserError, atomic_write_text, read_json, read_text
 
 logger = logging.getLogger(__name__)
@@ -32,43 +35,70 @@ CONFIG_FILE = "config.json"
 PACKAGES = ("torch", "transformers", "accelerate", "peft", "tokenizers", "safetensors", "numpy", "pyarrow")
 
 
-def build_trainer(config: TrainConfig, accelerator: Accelerator) -> Trainer:
+def build_trainer(config: TrainConfig, accelerator: Accelerator, engine: type[Engine] = Engine) -> Trainer:
     """Build everything a run needs and put it in the state it continues from.
+
+    What fails in one process fails in all: those that would otherwise go on hear of it.
 
     Raises:
         UserError: the config does not fit the data, the backbones, the checkpoint or the way it was launched.
     """
-    if accelerator.gradient_accumulation_steps != 1:
-        raise UserError(
-            f"gradient_accumulation_steps={accelerator.gradient_accumulation_steps} in the launch options: set it to "
-            "1; data.micro_batch_size decides in how many parts a step's batch is computed"
-        )
+    run = problem = None
+    try:
+        run = _build_run(config, accelerator, engine)
+    except UserError as error:
+        problem = str(error)
+    raise_together(accelerator, problem)
+    trainer = Trainer(
+        accelerator, config, run.model, run.optimizer, *run.data, data_fingerprint=run.fingerprint, engine=engine
+    )
+    if run.checkpoint:
+        missing = trainer.engine.restore_optimizer(run.optimizer_tensors)
+        if missing:
+            raise AgreedError(
+                f"{run.checkpoint}: the optimizer's state lacks {len(missing)} parameters, e.g. {missing[0]}"
+            )
+        trainer.restore(run.state)
+        logger.info("continuing from %s", run.checkpoint)
+    return trainer
+
+
+@dataclass
+class _Run:
+    """What a trainer is made of, before the processes meet."""
+
+    model: E2LLM
+    optimizer: torch.optim.AdamW
+    data: tuple[StepDataset, dict[str, StepDataset]]
+    fingerprint: str
+    checkpoint: Path | None
+    state: dict | None = None
+    optimizer_tensors: dict[str, torch.Tensor] | None = None
+
+
+def _build_run(config: TrainConfig, accelerator: Accelerator, engine: type[Engine]) -> _Run:
     checkpoint = find_checkpoint(config)
     train_store = open_store(config.data.train, "data.train", config.model)
     validation_store = open_store(config.data.validation, "data.validation", config.model)
     complete_model_config(config)
     if checkpoint:
         check_same_model(config.model, checkpoint)
+    compute = config.compute
+    if engine.shards_weights and compute.fused_lora:
+        logger.info("compute.fused_lora is off: this engine shards the weights, which the fused pass reads directly")
+        compute = dataclasses.replace(compute, fused_lora=False)
     set_seed(config.seed)
-    model = E2LLM.from_backbones(config.model, config.compute, accelerator.device)
+    model = E2LLM.from_backbones(config.model, compute, accelerator.device)
     optimizer = build_optimizer(model, config.optim)
-    train_data, validation_data = build_datasets(config, model, train_store, validation_store, accelerator)
+    data = build_datasets(config, model, train_store, validation_store, accelerator)
+    run = _Run(model, optimizer, data, train_store.fingerprint, checkpoint)
     if checkpoint:
         load_weights(model, checkpoint)
+        run.state, run.optimizer_tensors = read_trainer_state(checkpoint)
     else:
         initialise_adapter(model, train_store, config)
-    trainer = Trainer(
-        accelerator, config, model, optimizer, train_data, validation_data, data_fingerprint=train_store.fingerprint
-    )
-    if checkpoint:
-        state, tensors = read_trainer_state(checkpoint)
-        missing = restore_optimizer(model, optimizer, tensors)
-        if missing:
-            raise UserError(f"{checkpoint}: the optimizer's state lacks {len(missing)} parameters, e.g. {missing[0]}")
-        trainer.restore(state)
-        logger.info("continuing from %s", checkpoint)
     _describe(model, train_store, config)
-    return trainer
+    return run
 
 
 def find_checkpoint(config: TrainConfig) -> Path | None:
@@ -189,10 +219,11 @@ def build_datasets(
     return train_data, validation_data
 
 
-def write_config(config: TrainConfig) -> None:
-    """Write every resolved option, the versions and the git revision to config.json of the run."""
+def write_config(config: TrainConfig, engine: str, num_processes: int) -> None:
+    """Write every resolved option, the launch, the versions and the git revision to config.json of the run."""
     content = {
         "config": dataclasses.asdict(config),
+        "launch": {"engine": engine, "num_processes": num_processes},
         "versions": {"python": platform.python_version()} | {name: metadata.version(name) for name in PACKAGES},
         "git_revision": _git_revision(),
     }

@@ -14,14 +14,22 @@ from pathlib import Path
 class UserError(ValueError):
     """A mistake the user can mend: its message names the key or the file and line, the value, and the way out."""
 
+    exit_code = 2
+
+
+class LostProcessError(UserError):
+    """Another process of a training is gone or does not answer: nothing to mend in the config, only to start again."""
+
+    exit_code = 3
+
 
 def run_cli(main: Callable[[], int | None]) -> None:
-    """Run a script's `main`; a `UserError` ends it with its message alone and exit code 2, Ctrl-C with 130."""
+    """Run a script's `main`; a `UserError` ends it with its message alone and its exit code, Ctrl-C with 130."""
     try:
         code = main() or 0
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
-        code = 2
+        code = error.exit_code
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         code = 130

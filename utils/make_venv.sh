@@ -23,3 +23,6 @@ pip="$folder/bin/python -m pip install --disable-pip-version-check"
 $pip "$(grep '^torch==' requirements.txt)"
 $pip -r requirements.txt -r requirements-dev.txt
 $pip --no-deps -r requirements-demo.txt
+# Chosen by those who train with it, and run by the tests; a machine where it cannot be built does without.
+$pip -r requirements-deepspeed.txt ||
+    echo "warning: DeepSpeed could not be installed; training with it, and its tests, are left out" >&2

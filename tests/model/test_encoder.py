@@ -114,3 +114,30 @@ def test_layers_the_encoder_does_not_have_are_named(model_config):
             build_model(dataclasses.replace(model_config, encoder_layers=layers))
     with pytest.raises(UserError, match="encoder_layers=\\[\\]"):
         dataclasses.replace(model_config, encoder_layers=[])
+
+
+def test_further_micro_batches_change_nothing(model_config):
+    """As where processes must call the encoder equally often: two of these micro-batches are for nothing."""
+    model = build_model(model_config, encoder_token_budget=16).eval()
+    ids = torch.randint(4, 100, (5, 8), generator=torch.Generator().manual_seed(0))
+    lengths = torch.tensor([8, 3, 5, 2, 7])
+    mask = (torch.arange(8) < lengths[:, None]).long()
+    calls = []
+    model.chunk_encoder.backbone.register_forward_hook(lambda *_: calls.append(1))
+    outcomes = []
+    for agree in (None, lambda count: count + 2):
+        calls.clear()
+        model.zero_grad()
+        model.chunk_encoder.agree_on_micro_batches = agree
+        chunk_tokens = model.chunk_encoder(ids, mask)
+        chunk_tokens.pow(2).sum().backward()
+        gradients = [
+            parameter.grad.clone() for parameter in model.chunk_encoder.parameters() if parameter.requires_grad
+        ]
+        outcomes.append((len(calls), chunk_tokens.detach(), gradients))
+    (few, expected, one), (many, found, other) = outcomes
+    assert many == few + 2
+    assert torch.equal(found, expected)
+    assert len(one) == len(other) > 0
+    for gradient, again in zip(one, other, strict=True):
+        assert torch.allclose(gradient, again, rtol=1e-6)

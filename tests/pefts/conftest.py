@@ -25,7 +25,7 @@ RESULT_FILES = (
     "optimizer.safetensors",
 )
 """What training has made of a model, byte for byte."""
-TIMING = ("context_tokens_per_second", "decoder_tokens_per_second", "memory_gib")
+TIMING = ("_per_second", "_seconds", "memory_gib")
 
 
 def write_store(folder: Path, records: list[dict], *options: str) -> Path:
@@ -117,7 +117,7 @@ def stop_after(trainer: Trainer, step: int) -> None:
 def metric_lines(output_dir: Path | str) -> list[dict]:
     """The lines of metrics.jsonl without what depends on the machine's speed."""
     lines = map(json.loads, (Path(output_dir) / "metrics.jsonl").read_text().splitlines())
-    return [{key: value for key, value in line.items() if key not in TIMING} for line in lines]
+    return [{key: value for key, value in line.items() if not key.endswith(TIMING)} for line in lines]
 
 
 def results(checkpoint: Path) -> dict[str, bytes]:

@@ -1,15 +1,23 @@
 """A step, a run, and a run that was cut off: what is learned must not depend on how it was computed."""
 
+import copy
+import errno
 import json
 import math
 import multiprocessing
 import signal
+import time
 from collections import Counter
 
 import pytest
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import save_file
 
+from pefts import checkpoints as checkpoints_module
+from pefts import e2llm_trainer
 from pefts.e2llm_trainer import seed_step
+from pefts.launch import AgreedError
 from pefts.run_log import Sums
 from tests.pefts.conftest import metric_lines, results, stop_after, trainer_of
 from utils.common_utils import UserError
@@ -57,14 +65,14 @@ def test_shuffled_loss_gives_every_unit_the_chunks_of_another(make_config, monke
     data = trainer.train_data[0]
     own = [row for batch in data.micro_batches for row in chunks_of_rows(batch.tensors)]
     read = []
-    forward = trainer.model.forward
+    forward = trainer.engine.module.forward
 
     def spy(tensors, shuffle_chunk_tokens=False):
         rows = chunks_of_rows(tensors, roll=len(tensors["chunk_ids"]) // 2 if shuffle_chunk_tokens else 0)
         read.extend(rows)
         return forward(tensors, shuffle_chunk_tokens)
 
-    monkeypatch.setattr(trainer.model, "forward", spy)
+    monkeypatch.setattr(trainer.engine.module, "forward", spy)
     sums = Sums()
     trainer._add_shuffled(data.micro_batches, sums)
     assert len(read) == len(own) == 4
@@ -128,7 +136,7 @@ def test_a_loss_that_is_not_finite_stops_before_the_update(make_config):
 
 
 def optimizer_steps(trainer) -> set[int]:
-    return {int(state["step"]) for state in trainer.optimizer.optimizer.state.values()}
+    return {int(state["step"]) for state in trainer.engine.optimizer.state.values()}
 
 
 def test_a_gradient_that_is_not_finite_stops_too(make_config):
@@ -332,3 +340,94 @@ def test_a_changed_store_is_refused(make_config, validation_store):
     stop_after(trainer_of(make_config()), 3)
     with pytest.raises(UserError, match="the stores have changed since the checkpoint was written"):
         trainer_of(make_config("--data.train", json.dumps([str(validation_store)])))
+
+
+@pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "No space left on device"), SafetensorError("os error 28")])
+def test_a_full_disk_ends_the_run_and_leaves_the_last_checkpoint(make_config, tmp_path, monkeypatch, error):
+    trainer = trainer_of(make_config())
+
+    def full(tensors, path):
+        if trainer.step == 6:
+            path.write_bytes(b"half")
+            raise error
+        return save_file(tensors, path)
+
+    monkeypatch.setattr(checkpoints_module, "save_file", full)
+    with pytest.raises(AgreedError) as caught:
+        trainer.train()
+    message = str(caught.value)
+    assert "step-000006: the checkpoint could not be written (" in message
+    assert "make room or mend the folder, and continue with --resume auto" in message
+    folder = tmp_path / "run/checkpoints"
+    assert sorted(path.name for path in folder.iterdir()) == ["best", "latest", "step-000003", "step-000004"]
+    monkeypatch.undo()
+    assert trainer_of(make_config()).step == 4
+
+
+def test_a_checkpoint_folder_that_cannot_be_made_is_named(make_config, tmp_path):
+    trainer = trainer_of(make_config())
+    (tmp_path / "run/checkpoints").write_text("a file")
+    with pytest.raises(AgreedError, match=r"step-000003: the checkpoint could not be written \(.*File exists"):
+        trainer.train()
+
+
+def test_options_changed_since_the_checkpoint_are_reported(make_config, caplog):
+    stop_after(trainer_of(make_config()), 3)
+    trainer_of(make_config("--data.num_workers", "1", "--data.micro_batch_size", "2"))
+    assert "changed since the checkpoint" not in caplog.text, "these change nothing of the result"
+    stage = '[{"reasoning_share": 0.25}]'
+    trainer_of(make_config("--optim.learning_rate", "0.25", "--num_steps", "9", "--data.stages", stage))
+    changes = [record.getMessage() for record in caplog.records if "changed since" in record.getMessage()]
+    assert "changed since the checkpoint: optim.learning_rate was 0.005, is 0.25" in changes
+    assert "changed since the checkpoint: num_steps was 7, is 9" in changes
+    assert len(changes) == 3
+    assert "data.stages was [{'steps': 0, 'reasoning_share': 0.5" in changes[0]
+
+
+def test_processes_run_the_model_equally_often(make_config):
+    """Engines whose processes meet in every forward pass would otherwise wait for each other forever."""
+    trainer = trainer_of(make_config("--data.micro_batch_size", "1"))
+    shares = []
+    for process in range(2):
+        share = copy.copy(trainer.train_data)
+        share.process_index, share.num_processes = process, 2
+        shares.append(share)
+    for step in range(7):
+        one, other = (len(share[step].micro_batches) for share in shares)
+        assert one == other == 2 or trainer.train_data.plan.objective(step) == "reasoning"
+        assert one == other >= 1
+    calls = []
+    trainer.engine.module.register_forward_hook(lambda *_: calls.append(1))
+    for num_chunks in (1, 2):
+        batch = next(
+            batch
+            for step in range(7)
+            for batch in trainer.train_data[step].micro_batches
+            if len(batch.tensors["chunk_ids"]) == num_chunks
+        )
+        sums = Sums()
+        trainer._add_shuffled([batch], sums)
+        assert (sums.shuffled_labels > 0) == (num_chunks > 1), "a single chunk has no other to be taken for"
+    assert len(calls) == 2
+
+
+def test_a_lost_launcher_stops_the_run(make_config, monkeypatch):
+    trainer = trainer_of(make_config())
+    monkeypatch.setattr(e2llm_trainer.os, "getppid", lambda: 1)
+    assert not trainer._is_stopped(), "without a launcher, as under nohup, it goes on"
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "run")
+    assert trainer._is_stopped()
+    assert trainer.stop_signal == signal.SIGTERM
+
+
+def test_the_parts_of_a_step_are_timed(make_config):
+    trainer = trainer_of(make_config())
+    started = time.perf_counter()
+    sums, _, _ = trainer.train_step(trainer.train_data[0])
+    parts = {phase: getattr(sums, f"{phase}_seconds") for phase in ("encoder", "decoder", "backward", "optimizer")}
+    assert all(seconds > 0 for seconds in parts.values())
+    assert sum(parts.values()) < time.perf_counter() - started
+    two = Sums()
+    two.add(sums)
+    two.add(sums)
+    assert two.metrics()["encoder_seconds"] == pytest.approx(parts["encoder"]), "a step"

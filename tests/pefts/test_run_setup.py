@@ -1,13 +1,12 @@
 """From a config to a trainer: what is checked before anything is trained."""
 
 import json
-from types import SimpleNamespace
 
 import pytest
 import torch
 
 from pefts import run_setup
-from pefts.run_setup import build_trainer, write_config
+from pefts.run_setup import write_config
 from tests.pefts.conftest import stop_after, town_records, trainer_of, write_store
 from utils.common_utils import UserError
 
@@ -151,24 +150,18 @@ def test_layers_with_lora_come_from_a_file_by_model_type(make_config, tmp_path):
     assert (config.encoder_lora_targets, config.decoder_lora_targets) == (["query"], ["q_proj"])
 
 
-def test_gradient_accumulation_of_the_launcher_is_refused(make_config):
-    with pytest.raises(
-        UserError, match=r"gradient_accumulation_steps=4 in the launch options: .*data.micro_batch_size"
-    ):
-        build_trainer(make_config(), SimpleNamespace(gradient_accumulation_steps=4))
-
-
 def test_the_resolved_config_is_written(make_config, tmp_path, monkeypatch):
     config = make_config("--optim.learning_rate", "0.25")
-    write_config(config)
+    write_config(config, "DDP", 2)
     content = json.loads((tmp_path / "run/config.json").read_text())
     assert content["config"]["optim"]["learning_rate"] == 0.25
     assert content["config"]["optim"]["beta2"] == 0.999
+    assert content["launch"] == {"engine": "DDP", "num_processes": 2}
     assert content["versions"]["torch"] == torch.__version__
 
     def no_git(*_arguments, **_options):
         raise FileNotFoundError("git")
 
     monkeypatch.setattr(run_setup.subprocess, "run", no_git)
-    write_config(config)
+    write_config(config, "DDP", 2)
     assert json.loads((tmp_path / "run/config.json").read_text())["git_revision"] is None

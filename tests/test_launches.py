@@ -1,0 +1,212 @@
+"""Real launches of two processes on the processor: every engine killed and continued, and every fault seen to its end.
+
+A launch takes about 15 seconds on two idle cores. All runs here are the same six steps without dropout, so that all of
+them must come to the losses of one process.
+"""
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from model.pro_model import E2LLM
+from pefts.e2llm_args import TrainConfig
+from tests.launches import EXTENSIONS, Launch, all_gone, losses
+from tests.pefts.conftest import RESULT_FILES, parsed, town_records, train_options, trainer_of, write_store
+
+NUM_STEPS = 6
+TOLERANCE = 1e-4
+"""Relative, of a step's loss. Sums over processes and micro-batches differ in the last bits of float32, and AdamW
+divides by the gradient's own size, so that the smallest gradients carry them on at full step size."""
+missing = "DeepSpeed is not installed" if find_spec("deepspeed") is None else ""
+missing = missing or ("" if shutil.which("g++") else "DeepSpeed needs g++ on a processor")
+needs_deepspeed = pytest.mark.skipif(bool(missing), reason=missing or "never")
+ENGINES = [
+    "ddp",
+    "fsdp2",
+    pytest.param("ds_config_zero2", marks=needs_deepspeed),
+    pytest.param("ds_config_zero3", marks=needs_deepspeed),
+]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def compiled_extension():
+    """Compile DeepSpeed's part for the processor once, before the launches, which would wait for it."""
+    if missing:
+        return
+    lock = EXTENSIONS / "deepspeed_shm_comm/lock"
+    lock.unlink(missing_ok=True)  # of a build that was cut off; nobody else builds in the folder of these tests
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    environment = os.environ | {"TORCH_EXTENSIONS_DIR": str(EXTENSIONS), "DS_ACCELERATOR": "cpu", "PATH": path}
+    program = "from deepspeed.ops.op_builder.cpu import ShareMemCommBuilder; ShareMemCommBuilder().load()"
+    subprocess.run([sys.executable, "-c", program], env=environment, check=True, capture_output=True)
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory, backbones) -> dict:
+    """Options of the six steps."""
+    folder = tmp_path_factory.mktemp("launches")
+    stores = write_store(folder / "train", town_records()), write_store(folder / "validation", town_records(8, seed=2))
+    options = train_options(folder / "run", backbones, *stores)
+    options |= {"num_steps": NUM_STEPS, "timeout_seconds": 120, "logging": {"every": 1, "tensorboard": False}}
+    options["model"] |= {"lora_dropout": 0.0, "encoder_dropout": 0.0}
+    # Chunks make several micro-batches, a different number in each process; so do a process's rows.
+    options["compute"] |= {"encoder_token_budget": 48, "recompute_chunks": True}
+    options["data"]["micro_batch_size"] = 1
+    options["checkpoint"] = {"save_every": 2, "validate_every": NUM_STEPS}
+    return options
+
+
+@pytest.fixture(scope="module")
+def reference(base, tmp_path_factory) -> Path:
+    """The run of one process."""
+    folder = tmp_path_factory.mktemp("reference")
+    trainer_of(parsed(TrainConfig, base | {"output_dir": str(folder / "run")}, folder)).train()
+    return folder / "run"
+
+
+@pytest.fixture
+def config(base, tmp_path) -> Path:
+    """The config file of a run in tmp_path/run."""
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps(base | {"output_dir": str(tmp_path / "run")}))
+    return path
+
+
+def assert_same_losses(run: Path, reference: Path) -> None:
+    """The losses of a run's every step are those of the reference."""
+    assert set(losses(run)) == set(range(1, NUM_STEPS + 1))
+    assert losses(run) == pytest.approx(losses(reference), rel=TOLERANCE)
+
+
+def assert_same_checkpoint(checkpoint: Path, reference: Path) -> None:
+    """A checkpoint has the tensors of the reference, all of them and whole."""
+    for name in RESULT_FILES:
+        tensors, expected = load_file(checkpoint / name), load_file(reference / name)
+        assert tensors.keys() == expected.keys()
+        for key, tensor in tensors.items():
+            assert tensor.shape == expected[key].shape, key
+            assert torch.allclose(tensor, expected[key], rtol=0.05, atol=2e-3), (name, key)
+
+
+def test_accumulation_changes_nothing(base, reference, tmp_path):
+    options = base | {"output_dir": str(tmp_path / "run"), "data": base["data"] | {"micro_batch_size": 4}}
+    trainer_of(parsed(TrainConfig, options, tmp_path)).train()
+    assert_same_losses(tmp_path / "run", reference)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_an_engine_killed_and_continued(engine, config, tmp_path, reference):
+    run = tmp_path / "run"
+    launch = Launch(config, engine=engine)
+    launch.wait_for_step(run, 3)
+    family, ranks = launch.family(), launch.ranks()
+    assert len(ranks) == 2
+    ranks[1].kill()
+    assert launch.wait() != 0
+    assert all_gone(family)
+    assert not (run / f"checkpoints/step-{NUM_STEPS:06d}").exists(), "it was to be killed in the middle"
+    assert "continue with --resume auto" in launch.text
+
+    launch = Launch(config, engine=engine)
+    assert launch.wait() == 0, launch.text
+    assert "continuing from" in launch.text
+    assert_same_losses(run, reference)
+    assert_same_checkpoint(run / "checkpoints/latest", reference / "checkpoints/latest")
+    launched = json.loads((run / "config.json").read_text())["launch"]
+    assert launched["num_processes"] == 2
+    assert {"ddp": "DDP", "fsdp2": "FSDP2"}.get(engine, "DeepSpeed ZeRO-" + engine[-1]) == launched["engine"]
+    E2LLM.from_pretrained(run / "checkpoints/latest")
+
+
+@needs_deepspeed
+def test_a_run_goes_from_engine_to_engine(config, tmp_path, reference):
+    """ZeRO-2 on two processes, stopped by SIGTERM; one process; ZeRO-1 on two."""
+    run = tmp_path / "run"
+    launch = Launch(config, engine="ds_config_zero2")
+    launch.wait_for_step(run, 1)
+    family = launch.family()
+    launch.process.send_signal(signal.SIGTERM)
+    assert launch.wait() == 128 + signal.SIGTERM, launch.text
+    assert all_gone(family)
+    step = json.loads((run / "checkpoints/latest/trainer_state.json").read_text())["step"]
+    assert step < NUM_STEPS - 1
+
+    options = json.loads(config.read_text())
+    trainer = trainer_of(parsed(TrainConfig, options, tmp_path))
+    assert trainer.step == step
+    while trainer.step < NUM_STEPS - 1:
+        trainer.train_step(trainer.train_data[trainer.step])
+    trainer.save()
+    launch = Launch(config, engine="ds_config_zero1")
+    assert launch.wait() == 0, launch.text
+    assert losses(run)[NUM_STEPS] == pytest.approx(losses(reference)[NUM_STEPS], rel=TOLERANCE)
+    assert_same_checkpoint(run / "checkpoints/latest", reference / "checkpoints/latest")
+
+
+def free_port() -> int:
+    """Return a port that nothing listens on."""
+    with socket.socket() as listener:
+        listener.bind(("", 0))
+        return listener.getsockname()[1]
+
+
+@needs_deepspeed
+def test_two_nodes_killed_and_continued(config, tmp_path, reference):
+    """Two launchers on loopback, a process each; the second node is killed, launcher and all."""
+    run = tmp_path / "run"
+
+    def start_nodes() -> list[Launch]:
+        common = {"NNODES": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
+        options = {"engine": "ds_config_zero2", "processes": 1, "script": "train_multi_node.sh"}
+        return [Launch(config, NODE_RANK=rank, **options, **common) for rank in ("0", "1")]
+
+    nodes = start_nodes()
+    nodes[0].wait_for_step(run, 3)
+    family = [process for node in nodes for process in node.family()]
+    for process in nodes[1].family():
+        process.kill()
+    assert [node.wait() for node in nodes] == [3, -signal.SIGKILL], nodes[0].text
+    assert all_gone(family)
+    nodes = start_nodes()
+    assert [node.wait() for node in nodes] == [0, 0], nodes[0].text
+    assert_same_losses(run, reference)
+
+
+def test_faults_end_a_run_and_leave_its_checkpoint(config, tmp_path):
+    """One run through a hanging process, a loss that is not finite, and SIGINT to a single process."""
+    run = tmp_path / "run"
+    launch = Launch(config, "--timeout_seconds", "5")
+    launch.wait_for_step(run, 2)
+    family, ranks = launch.family(), launch.ranks()
+    ranks[1].suspend()
+    assert launch.wait() == 3, launch.text
+    assert all_gone(family)
+    assert "has not answered for timeout_seconds=5" in launch.text
+    step = json.loads((run / "checkpoints/latest/trainer_state.json").read_text())["step"]
+    assert 2 <= step < NUM_STEPS
+
+    launch = Launch(config, "--optim.learning_rate", "1e38", "--num_steps", "9")
+    assert launch.wait() == 2, launch.text
+    assert f"changed since the checkpoint: num_steps was {NUM_STEPS}, is 9" in launch.text
+    assert "changed since the checkpoint: optim.learning_rate was 0.005, is 1e+38" in launch.text
+    assert launch.text.count("nothing was updated. It was computed on: ") == 1, "one process says it"
+    kept = sorted((run / "checkpoints").glob("step-*"))
+    assert kept
+
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"output_dir": str(tmp_path / "other")}))
+    launch = Launch(config)
+    launch.wait_for_step(tmp_path / "other", 1)
+    launch.ranks()[1].send_signal(signal.SIGINT)
+    assert launch.wait() == 128 + signal.SIGINT, launch.text
+    step = json.loads((tmp_path / "other/checkpoints/latest/trainer_state.json").read_text())["step"]
+    assert 1 <= step < NUM_STEPS
