@@ -413,7 +413,7 @@ def test_processes_run_the_model_equally_often(make_config):
 
 def test_a_lost_launcher_stops_the_run(make_config, monkeypatch):
     trainer = trainer_of(make_config())
-    monkeypatch.setattr(e2llm_trainer.os, "getppid", lambda: 1)
+    monkeypatch.setattr(e2llm_trainer.os, "getppid", lambda: trainer.parent_id + 1)
     assert not trainer._is_stopped(), "without a launcher, as under nohup, it goes on"
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "run")
     assert trainer._is_stopped()
