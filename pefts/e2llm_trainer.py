@@ -321,7 +321,7 @@ class Trainer:
         common["memory_gib"] = self._greatest(peak_memory_gib(self.accelerator.device))
         shown = {}
         for objective in sorted(self.window.sums):
-            metrics = self._reduced(self.window.sums[objective]).metrics() | self.window.last[objective] | common
+            metrics = self._reduced(self.window.sums[objective]).metrics() | self.window.last.get(objective, {}) | common
             run_log.write(self.step, "train", objective, metrics)
             logger.info("step %d %s: %s", self.step, objective, _readable(metrics))
             logger.info("step %d %s: seconds a step: %s", self.step, objective, _readable_times(metrics))
@@ -352,10 +352,9 @@ class Trainer:
         if LAUNCHED_BY_TORCHRUN in os.environ and os.getppid() != self.parent_id and not self.stop_signal:
             logger.warning("the launcher is gone: saving after this step")
             self.stop_signal = signal.SIGTERM
-        if not self._total(int(self.stop_signal is not None)):
-            return False
-        self.stop_signal = self.stop_signal or signal.SIGTERM
-        return True
+        number = int(self._greatest(self.stop_signal or 0))
+        self.stop_signal = signal.Signals(number) if number else None
+        return self.stop_signal is not None
 
     @contextlib.contextmanager
     def _catch_signals(self) -> Iterator[None]:
