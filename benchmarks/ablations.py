@@ -5,8 +5,8 @@
 
 The config names a training, an evaluation and the variants as overrides of them (docs/recipe.md). Each run is made by
 train_accelerate.py and eval.py in a folder of its own, OUTPUT_DIR/runs/VARIANT/seed-N. Started again, the command goes
-on where it was interrupted. The table, ablations.md and ablations.json, is written anew after each run. A run that fails
-is reported and left out; the others go on.
+on where it was interrupted. The table, ablations.md and ablations.json, is written anew after each run. A run that
+fails is reported and left out; the others go on.
 """
 
 import argparse

@@ -1,6 +1,7 @@
 """A sweep with tiny models: planned, run, interrupted, continued, and put into a table."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -152,11 +153,12 @@ def test_the_variants_of_the_demo_fit_its_training(tmp_path, backbones, store, v
 
 
 def test_a_script_that_fails_is_quoted_and_one_that_runs_is_ended(tmp_path):
+    arguments = ["--input", str(tmp_path / "none.jsonl"), "--output_dir", str(tmp_path / "store")]
+    arguments = ["preprocess/preshuffle_data_and_chunk.py", *arguments]
     with pytest.raises(UserError, match=r"ended with code 2: error: .*none.jsonl.* \(all of it: .*x.out\)"):
-        arguments = ["--input", str(tmp_path / "none.jsonl"), "--output_dir", str(tmp_path / "store")]
-        run_script(["preprocess/preshuffle_data_and_chunk.py", *arguments], tmp_path / "x.out", lambda: None)
+        run_script(arguments, tmp_path / "x.out", lambda: None)
 
-    (tmp_path / "sleeper.py").write_text("import time, sys\nprint('up', flush=True)\ntime.sleep(600)\n")
+    (tmp_path / "sleeper.py").write_text("import os, time\nprint(os.getpid(), flush=True)\ntime.sleep(600)\n")
     code = (
         "import signal, sys\n"
         "from pathlib import Path\n"
@@ -166,11 +168,12 @@ def test_a_script_that_fails_is_quoted_and_one_that_runs_is_ended(tmp_path):
     )
     process = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT)
     deadline = time.monotonic() + 300
-    while not (tmp_path / "sleeper.out").exists() or not (tmp_path / "sleeper.out").read_text():
+    output = tmp_path / "sleeper.out"
+    while not output.exists() or not output.read_text().endswith("\n"):
         assert process.poll() is None
         assert time.monotonic() < deadline
         time.sleep(0.05)
     process.send_signal(signal.SIGTERM)
     assert process.wait(timeout=60) == 143
-    listed = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True).stdout
-    assert str(tmp_path / "sleeper.py") not in listed.replace(code, "")
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(output.read_text()), 0)
