@@ -27,7 +27,7 @@ def test_names_numbers_and_other_words():
 
 
 def test_a_token_is_of_the_word_it_has_a_part_in():
-    text = "In Rome: 12"
+    text = "in Rome: 12"
     spans = [(0, 2), (2, 5), (5, 7), (7, 8), (8, 10), (10, 11), (11, 11)]
     expected = ["other word", "name", "name", "punctuation", "number", "number", "end"]
     assert kinds_of_tokens(text, spans) == expected

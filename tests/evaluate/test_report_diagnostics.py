@@ -18,7 +18,7 @@ CHUNK = {
 def test_figures_become_tables_and_plots(tmp_path):
     figures = summarise_diagnostics([CHUNK], {"towns": ANSWERS, "other": "no prompt says so"})
     text = diagnostics_section(tmp_path, json.loads(json.dumps(figures)))
-    assert "| name        |   1 |       0.0 |                 0.0 | 2.000 |          5.000 |" in text
+    assert "| name       |   1 |       0.0 |                 0.0 | 2.000 |          5.000 |" in text
     assert "layer 1, head 1, 100.0 %" in text
     assert "a random chunk would in 41.7 %" in text
     assert "### other: where an answer looks\n\nNot measured: no prompt says so." in text

@@ -67,17 +67,17 @@ def losses_alone(model, text: str) -> list[float]:
 
 
 def test_evidence_lines_become_chunks(tmp_path):
-    context = "Ada lives in Rome.\nBela lives in Oslo with many friends and two dogs, and Cora too.\nDino left."
+    context = "Ada lives in Rome by the old river now.\nBela lives in Oslo with many friends, and Cora too.\nDino left."
     records = [
         {"context": context, "prompt": "Who?", "answer": "x", "id": str(line), "meta": {"evidence": [line]}}
         for line in (0, 1, 2, 3)
     ]
     store = ChunkStore.open(write_store(tmp_path / "lines", records))
     chunks = store.context_chunks(0)
-    assert len(chunks) == 4
+    assert [chunk.split(" ")[0] for chunk in chunks] == ["Ada", "Bela", "and"]
     by_id = {store.example(index).id: store.example(index) for index in range(4)}
     held = {line: evidence_chunks(store, by_id[str(line)]) for line in (0, 1, 2)}
-    assert held == {0: (0,), 1: (1, 2), 2: (3,)}
+    assert held == {0: (0,), 1: (1, 2), 2: (2,)}
     with pytest.raises(UserError, match=r"^3: meta.evidence names line 3, and its context has 3"):
         evidence_chunks(store, by_id["3"])
 
@@ -117,9 +117,10 @@ def test_prompts_are_chosen_by_evidence_and_length(make_eval_config, model, evid
 
 
 def test_tasks_without_evidence_say_so(make_eval_config, model, caplog):
-    evaluator = Evaluator(make_eval_config("--diagnostics.attention_prompts", "5"), model)
-    assert attend_to_chunks(evaluator) == {"towns": "no prompt says in meta.evidence which lines answer it"}
-    assert "task 'towns': no prompt says in meta.evidence" in caplog.text
+    config = make_eval_config("--diagnostics.attention_prompts", "5")
+    reason = "no prompt says in meta.evidence which lines answer it"
+    assert attend_to_chunks(Evaluator(config, model)) == {"towns": reason}
+    assert f"diagnostics.attention_prompts: task 'towns': {reason}" in caplog.text
     assert attend_to_chunks(Evaluator(make_eval_config(), model)) == {}
 
 
