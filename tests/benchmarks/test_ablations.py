@@ -1,5 +1,6 @@
 """A sweep with tiny models: planned, run, interrupted, continued, and put into a table."""
 
+import contextlib
 import json
 import os
 import signal
@@ -63,7 +64,10 @@ def scripts(monkeypatch):
         script = {"train_accelerate.py": train_accelerate, "eval.py": eval_script}[arguments[0]]
         monkeypatch.setattr(sys, "argv", [script.__file__, *arguments[1:]])
         monkeypatch.setattr(script, "set_up_logging", lambda *_arguments, **_options: None)
-        script.main()
+        with open(log, "a", encoding="utf-8") as file, contextlib.redirect_stderr(file):
+            code = script.main()
+        if code:
+            raise UserError(log.read_text(encoding="utf-8"))
 
     monkeypatch.setattr(ablations, "run_script", run)
     yield calls
