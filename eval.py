@@ -20,8 +20,10 @@ from transformers.utils import logging as transformers_logging
 from evaluate.command_line import choose_metrics
 from evaluate.predictions import read_predictions
 from evaluate.report import write_evaluation
+from evaluate.report_diagnostics import summarise_diagnostics
 from evaluate.scoring import METRICS
 from model.pro_model import E2LLM
+from pefts.diagnostics import attend_to_chunks, restate_chunks
 from pefts.e2llm_evaluator import Evaluator
 from pefts.eval_args import EvalConfig
 from pefts.reconstruction import measure_reconstruction
@@ -74,13 +76,14 @@ def _megabytes(module: torch.nn.Module) -> str:
 
 
 def write_results(config: EvalConfig, evaluator: Evaluator, run_info: dict) -> None:
-    """Measure reconstruction, score the predictions, and write and print the report."""
+    """Measure reconstruction and diagnostics, score the predictions, and write and print the report."""
     training_metrics = Path(config.checkpoint).resolve().parent.parent / METRICS_FILE
     report = write_evaluation(
         evaluator.folder,
         predictions=read_predictions(evaluator.files.path),
         tasks=[{"name": task.name, "metrics": task.metrics, "published": task.published} for task in config.tasks],
         reconstruction=measure_reconstruction(config, evaluator.model),
+        diagnostics=summarise_diagnostics(restate_chunks(config, evaluator.model), attend_to_chunks(evaluator)),
         training_metrics=training_metrics if training_metrics.is_file() else None,
         run_info=run_info,
     )

@@ -4,12 +4,14 @@
                               |                                    |
     step t --> stage, step in the stage --> objective --> numbers of its units --> permutation of the epoch --> units
 
-A unit is what shares one encoding: a window of consecutive chunks to restate (understanding), or a context with up to
+A unit is what shares one encoding: a window of consecutive chunks to restate (understanding), a window of which a
+prompt names one chunk to restate (cued, a part of the understanding steps), or a context with up to
 `prompts_per_context` of its prompts (reasoning). Nothing else decides what is trained on, so any process at any time
 can ask for any step.
 """
 
 import bisect
+import dataclasses
 import functools
 import hashlib
 import itertools
@@ -21,7 +23,7 @@ import numpy as np
 
 from utils.common_utils import UserError
 
-Objective = Literal["understanding", "reasoning"]
+Objective = Literal["understanding", "cued", "reasoning"]
 
 
 @dataclass
@@ -36,14 +38,32 @@ class Stage:
     """Fewest consecutive chunks to restate."""
     max_window_chunks: int = 4
     """Most consecutive chunks to restate; drawn uniformly between the two."""
+    cued_share: float = 0.0
+    """Share of the understanding steps that are cued: of a window's chunks the prompt names one by a word or phrase
+    that no other holds, and the answer restates that one. Spread evenly; 0, as in the paper: none."""
+    cued_prompts: int = 4
+    """Most chunks restated of one cued window, each by a prompt of its own; the window is encoded once."""
+    min_cued_chunks: int = 0
+    """Fewest consecutive chunks of a cued window; 0: min_window_chunks."""
+    max_cued_chunks: int = 0
+    """Most consecutive chunks of a cued window; 0: max_window_chunks."""
     min_context_chunks: int = 1
     """Fewest chunks of a context whose prompts are answered."""
     max_context_chunks: int = 0
     """Most chunks of a context whose prompts are answered; 0: no limit."""
 
     def __post_init__(self):
-        if not 0 <= self.reasoning_share <= 1:
-            raise UserError(f"data.stages: reasoning_share={self.reasoning_share} must lie between 0 and 1")
+        for key in ("reasoning_share", "cued_share"):
+            if not 0 <= getattr(self, key) <= 1:
+                raise UserError(f"data.stages: {key}={getattr(self, key)} must lie between 0 and 1")
+        if self.cued_prompts < 1:
+            raise UserError(f"data.stages: cued_prompts={self.cued_prompts} must be at least 1")
+        least, most = self.window_limits("cued")
+        if not 1 <= least <= most:
+            raise UserError(
+                f"data.stages: min_cued_chunks={self.min_cued_chunks} and max_cued_chunks={self.max_cued_chunks} make "
+                f"windows of {least} to {most} chunks (0 stands for min_window_chunks and max_window_chunks)"
+            )
         if not 1 <= self.min_window_chunks <= self.max_window_chunks:
             raise UserError(
                 f"data.stages: min_window_chunks={self.min_window_chunks} must be at least 1 and at most "
@@ -57,6 +77,12 @@ class Stage:
                 f"max_context_chunks={self.max_context_chunks}"
             )
 
+    def window_limits(self, objective: Objective) -> tuple[int, int]:
+        """Return the fewest and the most chunks of the windows that an objective restates."""
+        if objective == "cued":
+            return self.min_cued_chunks or self.min_window_chunks, self.max_cued_chunks or self.max_window_chunks
+        return self.min_window_chunks, self.max_window_chunks
+
 
 @dataclass(frozen=True)
 class Unit:
@@ -66,6 +92,10 @@ class Unit:
     first_chunk: int
     end_chunk: int
     examples: tuple[int, ...] = ()
+    num_cues: int = 0
+    """Chunks to restate that prompts name by cues; 0: the window is restated as a whole."""
+    cue_seed: int = 0
+    """Decides which chunks, and by which cues."""
 
 
 @dataclass(frozen=True)
@@ -76,6 +106,8 @@ class PlannedBatch:
     objective: Objective
     epoch: int
     units: tuple[Unit, ...]
+    prompts_per_unit: int = 1
+    """Most prompts of a unit."""
 
 
 class PseudoRandomPermutation:
@@ -116,7 +148,7 @@ class BatchPlan:
         example_context: context of every example (prompt with its answer).
         stages: the curriculum; the last stage lasts to the end.
         seed: decides every choice.
-        understanding_batch_size: windows a step.
+        understanding_batch_size: windows a step, cued or not.
         reasoning_batch_size: contexts a step.
         prompts_per_context: most prompts answered from one encoding of a context.
 
@@ -141,7 +173,11 @@ class BatchPlan:
         self.stages = list(stages)
         self.stage_starts = list(itertools.accumulate((stage.steps for stage in stages[:-1]), initial=0))
         self.seed = seed
-        self.batch_sizes = {"understanding": understanding_batch_size, "reasoning": reasoning_batch_size}
+        self.batch_sizes = {
+            "understanding": understanding_batch_size,
+            "cued": understanding_batch_size,
+            "reasoning": reasoning_batch_size,
+        }
         self.prompts_per_context = prompts_per_context
         example_context = np.asarray(example_context, dtype=np.int64)
         # Examples in the order of their contexts: those of context c lie between two neighbouring offsets.
@@ -153,51 +189,61 @@ class BatchPlan:
             self._check_stage(index)
 
     def objective(self, step: int) -> Objective:
-        """Return the objective of a step: a stage's reasoning steps are spread evenly over it."""
-        stage, local = self._locate(step)
-        return "reasoning" if _whole(stage, local + 1) > _whole(stage, local) else "understanding"
+        """Return the objective of a step: a stage's reasoning and cued steps are spread evenly over it."""
+        return self._place(step)[0]
 
     def batch(self, step: int) -> PlannedBatch:
         """Return the global batch of a step (counted from 0)."""
-        stage, local = self._locate(step)
-        objective = self.objective(step)
-        num_reasoning = _whole(stage, local)
-        earlier_steps = num_reasoning if objective == "reasoning" else local - num_reasoning
+        objective, earlier_steps = self._place(step)
+        stage_index = self._stage_index(step)
         size = self.batch_sizes[objective]
         positions = np.arange(earlier_steps * size, (earlier_steps + 1) * size)
-        stage_index = self._stage_index(step)
-        if objective == "understanding":
-            epoch, units = self._windows(stage_index, positions)
-        else:
+        if objective == "reasoning":
             epoch, units = self._prompts(stage_index, positions)
-        return PlannedBatch(step, objective, epoch, tuple(units))
+            return PlannedBatch(step, objective, epoch, tuple(units), self.prompts_per_context)
+        epoch, units = self._windows(objective, stage_index, positions)
+        num_prompts = self.stages[stage_index].cued_prompts if objective == "cued" else 1
+        return PlannedBatch(step, objective, epoch, tuple(units), num_prompts)
 
     def steps_in_epoch(self, objective: Objective) -> int:
         """Return how many steps of an objective the first stage takes to go through its units once."""
-        total = int(self.chunk_ends[-1]) if objective == "understanding" else int(self._groups(0)[1][-1])
+        total = int(self._groups(0)[1][-1]) if objective == "reasoning" else int(self.chunk_ends[-1])
         return -(-total // self.batch_sizes[objective])
 
-    def _locate(self, step: int) -> tuple[Stage, int]:
+    def _place(self, step: int) -> tuple[Objective, int]:
+        """Return the objective of a step, and how many steps of it the stage has had before."""
         index = self._stage_index(step)
-        return self.stages[index], step - self.stage_starts[index]
+        stage, local = self.stages[index], step - self.stage_starts[index]
+        num_reasoning = _whole(stage.reasoning_share, local)
+        if _whole(stage.reasoning_share, local + 1) > num_reasoning:
+            return "reasoning", num_reasoning
+        num_restating = local - num_reasoning
+        num_cued = _whole(stage.cued_share, num_restating)
+        if _whole(stage.cued_share, num_restating + 1) > num_cued:
+            return "cued", num_cued
+        return "understanding", num_restating - num_cued
 
     def _stage_index(self, step: int) -> int:
         return bisect.bisect_right(self.stage_starts, step) - 1
 
-    def _windows(self, stage_index: int, positions: np.ndarray) -> tuple[int, list[Unit]]:
+    def _windows(self, objective: Objective, stage_index: int, positions: np.ndarray) -> tuple[int, list[Unit]]:
         """Every chunk of the corpus begins one window an epoch; one at a context's end reaches back instead."""
         stage, total = self.stages[stage_index], int(self.chunk_ends[-1])
-        epochs, starts = self._permuted("understanding", stage_index, positions, total)
+        least, most = stage.window_limits(objective)
+        epochs, starts = self._permuted(objective, stage_index, positions, total)
+        # The words of the keys are part of what makes a run repeatable.
+        key = "window" if objective == "understanding" else "cued window"
         units = []
         for position, chunk in zip(positions.tolist(), starts.tolist(), strict=True):
             context = int(np.searchsorted(self.chunk_ends, chunk, side="right"))
             num_chunks = int(self.num_chunks[context])
-            width = stage.min_window_chunks + _hashed(self.seed, stage_index, "window", position) % (
-                stage.max_window_chunks - stage.min_window_chunks + 1
-            )
-            width = min(width, num_chunks)
+            width = min(least + _hashed(self.seed, stage_index, key, position) % (most - least + 1), num_chunks)
             first = min(chunk - int(self.chunk_ends[context]) + num_chunks, num_chunks - width)
-            units.append(Unit(context, first, first + width))
+            unit = Unit(context, first, first + width)
+            if objective == "cued":
+                cue_seed = _hashed(self.seed, stage_index, "cue", position)
+                unit = dataclasses.replace(unit, num_cues=min(stage.cued_prompts, width), cue_seed=cue_seed)
+            units.append(unit)
         return int(epochs[0]), units
 
     def _prompts(self, stage_index: int, positions: np.ndarray) -> tuple[int, list[Unit]]:
@@ -248,9 +294,9 @@ class BatchPlan:
             )
 
 
-def _whole(stage: Stage, local_step: int) -> int:
-    """Return how many of a stage's first steps are reasoning steps."""
-    return int(local_step * stage.reasoning_share + 1e-9)
+def _whole(share: float, num_steps: int) -> int:
+    """Return how many of so many first steps a share of them makes."""
+    return int(num_steps * share + 1e-9)
 
 
 def _hashed(*key: object) -> int:

@@ -7,6 +7,7 @@ from torch.utils.data import Dataset
 
 from dataset.batch_plan import BatchPlan, Objective, Unit
 from dataset.collator import DecoderRow, MicroBatch, TokenizedUnit, collate
+from dataset.cues import choose_cues
 from dataset.store import ChunkStore
 from utils.common_utils import UserError
 from utils.tokenization import ChunkTokenizer, PromptFormatter
@@ -33,8 +34,9 @@ class StepData:
     epoch: int
     micro_batches: list[MicroBatch]
     counts: dict[str, int] = field(default_factory=dict)
-    """Units cut to fit: `truncated_answers`, `trimmed_contexts` (chunks beyond the decoder's window) and `split_chunks`
-    (longer than the encoder's window, so encoded as several)."""
+    """What was cut to fit: `truncated_answers`, `trimmed_contexts` (chunks beyond the decoder's window) and
+    `split_chunks` (longer than the encoder's window, so encoded as several). And `ambiguous_cues`: chunks to be
+    restated that hold nothing of their own."""
 
 
 class StepDataset(Dataset):
@@ -44,7 +46,7 @@ class StepDataset(Dataset):
     work, and each process cuts its share into micro-batches of similar size.
 
     Args:
-        templates: prompt template by task, with `understanding` and `default`.
+        templates: prompt template by task, with `understanding`, `cued` and `default`.
         num_steps: length of the training, in optimizer steps.
         micro_batch_size: decoder rows (windows, or prompts) put through the model at once; the prompts of one context
             are not torn apart.
@@ -90,12 +92,11 @@ class StepDataset(Dataset):
 
     def __getitem__(self, step: int) -> StepData:
         batch = self.plan.batch(step)
-        counts = {"truncated_answers": 0, "trimmed_contexts": 0, "split_chunks": 0}
+        counts = {"truncated_answers": 0, "trimmed_contexts": 0, "split_chunks": 0, "ambiguous_cues": 0}
         by_size = sorted(batch.units, key=lambda unit: unit.first_chunk - unit.end_chunk)
         mine = [self._tokenize(unit, counts) for unit in by_size[self.process_index :: self.num_processes]]
         mine.sort(key=lambda unit: unit.length(self.limits.num_chunk_tokens, self.pack))
-        rows_per_unit = self.plan.prompts_per_context if batch.objective == "reasoning" else 1
-        units_at_once = max(1, self.micro_batch_size // rows_per_unit)
+        units_at_once = max(1, self.micro_batch_size // batch.prompts_per_unit)
         micro_batches = [
             collate(
                 mine[start : start + units_at_once],
@@ -112,6 +113,8 @@ class StepDataset(Dataset):
         chunks = self.store.context_chunks(unit.context, unit.first_chunk, unit.end_chunk)
         if unit.examples:
             rows = [self._reasoning_row(index, counts) for index in unit.examples]
+        elif unit.num_cues:
+            rows = self._cued_rows(unit, chunks, counts)
         else:
             rows = [self._understanding_row(unit, chunks, counts)]
         piece_ids, pieces = self.chunk_tokenizer(chunks)
@@ -136,6 +139,18 @@ class StepDataset(Dataset):
         prompt = self.formatter.prompt_ids(self.templates["understanding"])
         name = f"context {unit.context} chunks {unit.first_chunk}-{unit.end_chunk - 1}"
         return DecoderRow(prompt, self._answer_ids(text, counts), name)
+
+    def _cued_rows(self, unit: Unit, chunks: list[str], counts: dict[str, int]) -> list[DecoderRow]:
+        rows = []
+        for cue in choose_cues(chunks, unit.num_cues, unit.cue_seed):
+            counts["ambiguous_cues"] += not cue.is_unique
+            prompt = self.formatter.prompt_ids(self.templates["cued"], cue.text)
+            name = (
+                f"context {unit.context} chunk {unit.first_chunk + cue.chunk} "
+                f"of {unit.first_chunk}-{unit.end_chunk - 1} by {cue.text!r}"
+            )
+            rows.append(DecoderRow(prompt, self._answer_ids(chunks[cue.chunk].strip(), counts), name))
+        return rows
 
     def _answer_ids(self, answer: str, counts: dict[str, int]) -> tuple[int, ...]:
         answer_ids = self.formatter.answer_ids(answer)

@@ -233,3 +233,72 @@ def _save(figure: Figure, path: Path) -> None:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def plot_recovery(path: Path, by_position: Sequence[Mapping]) -> None:
+    """Draw the accuracy of restated tokens by their place in the chunk, a line a kind; shuffled chunk tokens dashed.
+
+    Args:
+        by_position: as `evaluate.recovery.summarise_recovery` returns it.
+    """
+    figure = Figure(figsize=(_WIDTH_INCHES, 4.8), dpi=_DPI, layout="constrained")
+    axes = figure.subplots()
+    for index, kind in enumerate(dict.fromkeys(row["kind"] for row in by_position)):
+        rows = [row for row in by_position if row["kind"] == kind]
+        positions = [100 * row["position"] for row in rows]
+        color, marker = _COLORS[index % len(_COLORS)], _MARKERS[index % len(_MARKERS)]
+        for key, style in (
+            ("accuracy", {"linestyle": "-", "marker": marker, "label": f"{kind}s"}),
+            ("accuracy_shuffled", {"linestyle": "--", "alpha": 0.7, "label": f"{kind}s, another chunk's token"}),
+        ):
+            axes.plot(positions, [100 * row[key] for row in rows], color=color, **style)
+    axes.set_xlim(0, 100)
+    axes.set_ylim(0, 102)
+    axes.set_xlabel("place in the chunk (% of its characters)")
+    axes.set_ylabel("tokens right (%)")
+    axes.grid(alpha=0.3)
+    figure.legend(loc="outside lower center", ncols=3, frameon=False)
+    figure.suptitle("What is recovered of a chunk")
+    _save(figure, path)
+
+
+def plot_attention_by_layer(path: Path, by_layer: Sequence[Mapping], chance: float, title: str) -> None:
+    """Draw by layer the attention to the evidence and to other chunks, and how often the evidence gets the most.
+
+    Args:
+        by_layer, chance: as `evaluate.attention_focus.summarise_attention` returns them.
+    """
+    figure = Figure(figsize=(_WIDTH_INCHES, 4.6), dpi=_DPI, layout="constrained")
+    panels = figure.subplots(1, 2)
+    layers = [row["layer"] for row in by_layer]
+    for index, (key, name) in enumerate((("evidence_mass", "chunks of the evidence"), ("other_mass", "other chunks"))):
+        values = [100 * row[key] for row in by_layer]
+        panels[0].plot(layers, values, color=_COLORS[index], marker=_MARKERS[index], label=name)
+    panels[0].set_ylabel("attention of the answer (%)")
+    panels[1].plot(layers, [100 * row["looks"] for row in by_layer], color=_COLORS[2], marker="o", label="looks")
+    panels[1].axhline(100 * chance, color=_COLORS[-1], linestyle="--", label="a random chunk")
+    panels[1].set_ylabel("answers that look at their evidence (%)")
+    panels[1].set_ylim(0, 102)
+    for axes in panels:
+        axes.set_xlabel("decoder layer")
+        axes.legend(frameon=False)
+        axes.grid(alpha=0.3)
+    figure.suptitle(title)
+    _save(figure, path)
+
+
+def plot_attention_heads(path: Path, heads: Sequence[Sequence[float]], title: str) -> None:
+    """Draw how often each head (columns) of each layer (rows) gives the evidence the most attention.
+
+    Args:
+        heads: shares from 0 to 1, as `evaluate.attention_focus.summarise_attention` returns them.
+    """
+    grid_LA = 100 * np.array(heads)
+    figure = Figure(figsize=(_WIDTH_INCHES, min(10.0, 2.0 + 0.25 * len(grid_LA))), dpi=_DPI, layout="constrained")
+    axes = figure.subplots()
+    image = axes.imshow(grid_LA, aspect="auto", cmap="cividis", vmin=0, vmax=100)
+    axes.set_xlabel("head")
+    axes.set_ylabel("decoder layer")
+    figure.colorbar(image, ax=axes, label="answers (%)", shrink=0.9)
+    figure.suptitle(title)
+    _save(figure, path)

@@ -21,6 +21,7 @@ from evaluate.plots import plot_score_by_chunks, plot_score_by_length, plot_trai
 from evaluate.predictions import read_predictions
 from evaluate.report_benchmarks import needle_section, ruler_section
 from evaluate.report_comparison import comparison_section, published_section
+from evaluate.report_diagnostics import diagnostics_section
 from evaluate.scoring import score_tasks
 from evaluate.training_log import read_training_curves
 from utils.common_utils import UserError, atomic_write_text, read_json, run_cli
@@ -36,6 +37,7 @@ def write_evaluation(
     reconstruction: dict | None,
     training_metrics: Path | None,
     run_info: dict,
+    diagnostics: dict | None = None,
 ) -> Path:
     """Score the predictions, write `metrics.json` and the report into `output_dir`, and return the report's path.
 
@@ -48,6 +50,7 @@ def write_evaluation(
         "tasks": list(tasks),
         "scores": scores,
         "reconstruction": reconstruction,
+        "diagnostics": diagnostics,
         # Relative, so that a run's folder can be moved as a whole.
         "training_metrics": None if training_metrics is None else os.path.relpath(training_metrics, output_dir),
         "run_info": run_info,
@@ -61,6 +64,7 @@ def write_evaluation(
         reconstruction=reconstruction,
         training_metrics=training_metrics,
         run_info=run_info,
+        diagnostics=diagnostics,
     )
 
 
@@ -73,6 +77,7 @@ def write_report(
     reconstruction: dict | None,
     training_metrics: Path | None,
     run_info: dict,
+    diagnostics: dict | None = None,
 ) -> Path:
     """Write `report.md` and `plots/*.png` into `output_dir` and return the path of the report.
 
@@ -85,6 +90,7 @@ def write_report(
             optionally with `"by_window"`, a list of the same with `"window"` (chunks restated).
         training_metrics: the training run's `metrics.jsonl`.
         run_info: what to print at the top: checkpoint, versions, options.
+        diagnostics: as `evaluate.report_diagnostics.summarise_diagnostics` returns them.
 
     Raises:
         UserError: `metrics` lacks a task.
@@ -108,6 +114,7 @@ def write_report(
         ruler_section(predictions_of_tasks, scores),
         published_section(predictions_of_tasks, scores, tasks),
         sections.reconstruction_section(reconstruction),
+        diagnostics_section(output_dir, diagnostics),
         sections.compression_section(predictions_of_tasks),
         _training_part(output_dir, training_metrics),
         sections.generation_section(predictions_of_tasks),
@@ -203,6 +210,7 @@ def rebuild(eval_dir: Path) -> Path:
         reconstruction=document["reconstruction"],
         training_metrics=None if log is None else Path(os.path.normpath(eval_dir / log)),
         run_info=document["run_info"],
+        diagnostics=document.get("diagnostics"),
     )
 
 

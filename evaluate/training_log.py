@@ -6,7 +6,7 @@ from pathlib import Path
 
 from utils.common_utils import read_jsonl
 
-OBJECTIVES = ("understanding", "reasoning")
+OBJECTIVES = ("understanding", "cued", "reasoning")
 
 
 @dataclass

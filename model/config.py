@@ -7,12 +7,17 @@ from utils.common_utils import UserError
 from utils.tokenization import check_template
 
 UNDERSTANDING = "understanding"
+CUED = "cued"
 DEFAULT_TASK = "default"
 
 
 def default_templates() -> dict[str, str]:
     """Return the prompt templates used where a config names none."""
-    return {UNDERSTANDING: "{context}\nRestate the passage above word for word.", DEFAULT_TASK: "{context}\n{prompt}"}
+    return {
+        UNDERSTANDING: "{context}\nRestate the passage above word for word.",
+        CUED: "{context}\nRestate word for word the part of the passage above that says: {prompt}",
+        DEFAULT_TASK: "{context}\n{prompt}",
+    }
 
 
 @dataclass
@@ -69,8 +74,8 @@ class E2LLMConfig:
     """Wrap prompts in the decoder's own chat template."""
     templates: dict[str, str] = field(default_factory=default_templates)
     """Prompt templates by task: {context} marks the chunk tokens, {prompt} the question. `understanding` is that of the
-    understanding objective, `default` that of tasks with none of their own. Training takes them from
-    data.prompt_files."""
+    understanding objective, `cued` that of its cued steps (the cue is the {prompt}), `default` that of tasks with none
+    of their own. Training takes them from data.prompt_files."""
 
     def __post_init__(self):
         at_least = {"chunk_size": 1, "chunk_overlap": 0, "encoder_max_tokens": 0, "decoder_max_tokens": 0}

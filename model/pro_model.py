@@ -176,6 +176,18 @@ class E2LLM(nn.Module):
             shuffle_chunk_tokens: give every slot the chunk token of another chunk: what is left of the loss is what the
                 decoder gets right without reading.
         """
+        logits_NV, labels_N = self.labelled_logits(batch, shuffle_chunk_tokens)
+        loss_sum = nn.functional.cross_entropy(logits_NV, labels_N, reduction="sum")
+        num_correct = (logits_NV.detach().argmax(-1) == labels_N).sum()
+        return LossOutput(loss_sum, len(labels_N), num_correct)
+
+    def labelled_logits(
+        self, batch: dict[str, torch.Tensor], shuffle_chunk_tokens: bool = False
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the logits [N, V] that predict the labelled tokens, in float32, and the tokens [N], both row by row.
+
+        Arguments as for `forward`.
+        """
         with self.resolved_compute.autocast():
             chunk_tokens_MKd = self.chunk_encoder(batch["chunk_ids"], batch["chunk_mask"])
             if shuffle_chunk_tokens:
@@ -184,11 +196,7 @@ class E2LLM(nn.Module):
             # Position t predicts token t + 1, and only positions with a label go through the language-model head.
             labels_BT = batch["labels"][:, 1:]
             labelled_BT = labels_BT != -100
-            labels_N = labels_BT[labelled_BT]
-            logits_NV = self.head(hidden_BTd[:, :-1][labelled_BT]).float()
-        loss_sum = nn.functional.cross_entropy(logits_NV, labels_N, reduction="sum")
-        num_correct = (logits_NV.detach().argmax(-1) == labels_N).sum()
-        return LossOutput(loss_sum, len(labels_N), num_correct)
+            return self.head(hidden_BTd[:, :-1][labelled_BT]).float(), labels_BT[labelled_BT]
 
     def splice(self, batch: dict[str, torch.Tensor], chunk_tokens_MKd: torch.Tensor) -> torch.Tensor:
         """Return the decoder's input embeddings [B, T, d] with the chunk tokens in their slots."""

@@ -45,9 +45,9 @@ class DataConfig:
     validation: list[str] = field(default_factory=list)
     """Stores of held-out data; empty: no validation, and the last checkpoint counts as the best."""
     prompt_files: dict[str, str] = field(default_factory=dict)
-    """Prompt template file of each task, of `understanding` and of `default`."""
+    """Prompt template file of each task, of `understanding`, `cued` and `default`."""
     understanding_batch_size: int = 32
-    """Windows of chunks restated in one optimizer step, over all processes."""
+    """Windows of chunks restated in one optimizer step, as a whole or by cues, over all processes."""
     reasoning_batch_size: int = 32
     """Contexts whose prompts are answered in one optimizer step, over all processes."""
     prompts_per_context: int = 1

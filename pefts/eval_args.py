@@ -74,6 +74,26 @@ class ReconstructionConfig:
 
 
 @dataclass
+class DiagnosticsConfig:
+    """How the model reads: shown in the report, beside the scores (docs/recipe.md)."""
+
+    recovery_chunks: int = 0
+    """Chunks of reconstruction.data restated one by one, to see what is recovered of names, numbers and other words by
+    their place in the chunk; 0: not measured."""
+    attention_prompts: int = 0
+    """Prompts of each task whose answer's attention to the chunks is measured, where `meta.evidence` names the lines of
+    the context that answer them; 0: not measured."""
+    attention_max_chunks: int = 64
+    """Contexts of more chunks are left out of that."""
+
+    def __post_init__(self):
+        chunks, prompts, most = self.recovery_chunks, self.attention_prompts, self.attention_max_chunks
+        require(chunks == 0 or chunks >= 2, "diagnostics.recovery_chunks", chunks, "must be 0 or at least 2")
+        require(prompts >= 0, "diagnostics.attention_prompts", prompts, "must not be negative")
+        require(most >= 2, "diagnostics.attention_max_chunks", most, "must be at least 2")
+
+
+@dataclass
 class SamplingConfig:
     """How answers are drawn."""
 
@@ -127,6 +147,8 @@ class EvalConfig:
     """Start anew in a folder that holds the predictions of another configuration."""
     reconstruction: ReconstructionConfig = field(default_factory=ReconstructionConfig)
     """Restating held-out chunks."""
+    diagnostics: DiagnosticsConfig = field(default_factory=DiagnosticsConfig)
+    """How the model reads."""
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
     """How answers are drawn."""
     compute: ComputeConfig = field(default_factory=ComputeConfig)
@@ -138,4 +160,7 @@ class EvalConfig:
         require(self.timed_prompts >= 0, "timed_prompts", self.timed_prompts, "must not be negative")
         names = [task.name for task in self.tasks]
         require(len(set(names)) == len(names), "tasks", names, "two tasks have the same name")
+        chunks = self.diagnostics.recovery_chunks
+        rule = "is measured on reconstruction.data, which is empty; name a store of held-out data there"
+        require(not chunks or bool(self.reconstruction.data), "diagnostics.recovery_chunks", chunks, rule)
         require(len(self.modes) > 0, "modes", self.modes, "name at least one")

@@ -69,6 +69,7 @@ class Sums:
     truncated_answers: int = 0
     trimmed_contexts: int = 0
     split_chunks: int = 0
+    ambiguous_cues: int = 0
 
     def add(self, other: "Sums") -> None:
         """Add another's sums to these."""
@@ -76,7 +77,7 @@ class Sums:
             setattr(self, key, getattr(self, key) + value)
 
     def metrics(self) -> dict[str, float]:
-        """Return the means a token, the phases' seconds a step, and what was cut if anything was."""
+        """Return the means a token, the phases' seconds a step, and what was cut or ambiguous if anything was."""
         values = {"loss": self.loss / max(1, self.labels), "token_accuracy": self.correct / max(1, self.labels)}
         if self.shuffled_labels:
             values["shuffled_loss"] = self.shuffled_loss / self.shuffled_labels
@@ -85,8 +86,8 @@ class Sums:
             values["decoder_tokens_per_second"] = self.decoder_tokens / self.seconds
         if self.steps:
             values |= {f"{phase}_seconds": getattr(self, f"{phase}_seconds") / self.steps for phase in PHASES}
-        cut = {key: getattr(self, key) for key in ("truncated_answers", "trimmed_contexts", "split_chunks")}
-        return values | {key: count for key, count in cut.items() if count}
+        names = ("truncated_answers", "trimmed_contexts", "split_chunks", "ambiguous_cues")
+        return values | {key: getattr(self, key) for key in names if getattr(self, key)}
 
 
 @dataclass

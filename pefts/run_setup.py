@@ -208,10 +208,11 @@ def build_datasets(
     validation_data = {}
     if validation_store:
         last = config.data.stages[-1]
-        shares = {"understanding": 0.0, "reasoning": 1.0}
+        shares = {"understanding": (0.0, 0.0), "cued": (0.0, 1.0), "reasoning": (1.0, 0.0)}
         trained = {train_data.plan.objective(step) for step in range(config.num_steps)}
         for objective in sorted(trained):
-            stage = dataclasses.replace(last, steps=0, reasoning_share=shares[objective])
+            reasoning_share, cued_share = shares[objective]
+            stage = dataclasses.replace(last, steps=0, reasoning_share=reasoning_share, cued_share=cued_share)
             # The seed is fixed: two runs are compared on the same batches.
             data = dataset(validation_store, [stage], 0, config.data.num_validation_batches)
             data.num_steps = min(data.num_steps, data.plan.steps_in_epoch(objective))

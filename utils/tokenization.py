@@ -74,9 +74,19 @@ class PromptFormatter:
 
         In plain text a space goes before it, as in running text: tokenizers have whole words with the space in front.
         """
-        if not self.use_chat_template:
-            answer = f" {answer}"
-        return (*self._tokenize(answer), self.tokenizer.eos_token_id)
+        return (*self._tokenize(self._answer_lead + answer), self.tokenizer.eos_token_id)
+
+    def answer_spans(self, answer: str) -> list[tuple[int, int]]:
+        """Return for each of `answer_ids` the characters [start, end) of the answer that it stands for; the last, which
+        ends it, stands for none."""
+        lead = self._answer_lead
+        encoded = self.tokenizer(lead + answer, add_special_tokens=False, return_offsets_mapping=True)
+        spans = [(max(0, start - len(lead)), end - len(lead)) for start, end in encoded["offset_mapping"]]
+        return [*spans, (len(answer), len(answer))]
+
+    @property
+    def _answer_lead(self) -> str:
+        return "" if self.use_chat_template else " "
 
     @functools.cached_property
     def _adds_bos(self) -> bool:

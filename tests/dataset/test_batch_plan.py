@@ -79,6 +79,41 @@ def test_objectives_are_spread_evenly(share):
         assert sum(is_reasoning[start : start + 20]) == pytest.approx(20 * share, abs=1)
 
 
+def test_cued_steps_are_a_share_of_the_understanding_steps():
+    stage = Stage(reasoning_share=0.5, max_window_chunks=1, cued_share=0.25, cued_prompts=2, max_cued_chunks=4)
+    plan = make_plan([stage])
+    objectives = [plan.objective(step) for step in range(40)]
+    assert Counter(objectives) == {"reasoning": 20, "understanding": 15, "cued": 5}
+    for start in (0, 20):
+        assert objectives[start : start + 20].count("cued") in (2, 3)
+    cued = [plan.batch(step) for step, objective in enumerate(objectives) if objective == "cued"]
+    units = [unit for batch in cued for unit in batch.units]
+    widths = Counter(unit.end_chunk - unit.first_chunk for unit in units)
+    assert set(widths) == {1, 2, 3, 4}
+    assert all(unit.num_cues == min(2, unit.end_chunk - unit.first_chunk) for unit in units)
+    assert all(batch.prompts_per_unit == 2 for batch in cued)
+    assert len({unit.cue_seed for unit in units}) == len(units) == 30
+    # An epoch of 18 chunks: each begins or ends a window once in it.
+    assert [batch.epoch for batch in cued] == [0, 0, 0, 1, 1]
+    plain = [plan.batch(step) for step, objective in enumerate(objectives) if objective == "understanding"]
+    assert all(unit.num_cues == 0 and unit.end_chunk - unit.first_chunk == 1 for b in plain for unit in b.units)
+    assert cued == [make_plan([stage]).batch(batch.step) for batch in cued]
+
+
+def test_without_cues_nothing_changes():
+    """The windows of a run without cued steps are those it had before there were any."""
+    units = make_plan().batch(0).units
+    assert [(unit.context, unit.first_chunk, unit.end_chunk) for unit in units] == [
+        (1, 1, 2),
+        (2, 0, 2),
+        (1, 2, 3),
+        (2, 0, 2),
+        (3, 4, 6),
+        (3, 0, 3),
+    ]
+    assert make_plan([Stage(cued_prompts=9, max_cued_chunks=9, max_window_chunks=3)]).batch(0).units == units
+
+
 def test_stages_follow_each_other():
     stages = [
         Stage(steps=3, reasoning_share=0.0, max_window_chunks=1),
@@ -98,6 +133,15 @@ def test_impossible_stages_are_refused():
         make_plan([Stage(min_context_chunks=5, max_context_chunks=6)])
     with pytest.raises(UserError, match="every stage but the last needs steps"):
         make_plan([Stage(), Stage()])
-    for options in ({"reasoning_share": 1.5}, {"min_window_chunks": 5}, {"steps": -1}, {"min_context_chunks": 0}):
+    for options in (
+        {"reasoning_share": 1.5},
+        {"min_window_chunks": 5},
+        {"steps": -1},
+        {"min_context_chunks": 0},
+        {"cued_share": -0.1},
+        {"cued_prompts": 0},
+        {"min_cued_chunks": 5},
+        {"max_cued_chunks": -1},
+    ):
         with pytest.raises(UserError, match="data.stages"):
             Stage(**options)

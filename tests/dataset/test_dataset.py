@@ -76,6 +76,57 @@ def test_understanding_restates_exactly_the_window(store, model):
     assert restated == {1, 2, 3}
 
 
+def test_cued_rows_restate_the_chunk_their_prompt_names(store, model):
+    stage = Stage(reasoning_share=0.0, cued_share=1.0, min_window_chunks=4, max_window_chunks=4, cued_prompts=3)
+    data, again = make_dataset(store, model, stage), make_dataset(store, model, stage)
+    decode = model.decoder_tokenizer.decode
+    seen = 0
+    for step in (3, 0):
+        names = [name for batch in data[step].micro_batches for name in batch.example_ids]
+        assert names == [name for batch in again[step].micro_batches for name in batch.example_ids]
+        for batch in data[step].micro_batches:
+            tensors = batch.tensors
+            for row, name in enumerate(batch.example_ids):
+                _, context, _, chunk, _, window, _, cue = name.split(" ", 7)
+                chunks = store.context_chunks(int(context))
+                assert holders(chunks, eval(cue)) == [int(chunk)] or data[step].counts["ambiguous_cues"]
+                answer = decode(tensors["labels"][row][tensors["labels"][row] != IGNORE])
+                assert answer == chunks[int(chunk)].strip() + "</s>"
+                text = decode(tensors["input_ids"][row][tensors["attention_mask"][row].bool()])
+                assert f"says: {eval(cue)}" in text
+                assert int(tensors["slot_mask"][row].sum()) == len(chunks)
+                seen += window == f"0-{len(chunks) - 1}"
+    assert seen > 30
+
+
+def holders(chunks, cue: str) -> list[int]:
+    return [index for index, chunk in enumerate(chunks) if cue.casefold() in chunk.casefold()]
+
+
+def test_cued_rows_of_a_window_are_branches_of_one(store, model):
+    stage = Stage(reasoning_share=0.0, cued_share=1.0, min_window_chunks=3, max_window_chunks=3, cued_prompts=3)
+    (packed,) = make_dataset(store, model, stage, micro_batch_size=24, pack=True)[0].micro_batches
+    (apart,) = make_dataset(store, model, stage, micro_batch_size=24)[0].micro_batches
+    assert len(make_dataset(store, model, stage, micro_batch_size=12)[0].micro_batches) == 2
+    assert len(packed.tensors["input_ids"]) == 8
+    assert packed.tensors["branch_ids"].max() == 3
+    assert sorted(packed.example_ids) == sorted(apart.example_ids)
+    assert packed.num_labels == apart.num_labels
+    assert packed.num_decoder_tokens < apart.num_decoder_tokens
+    assert packed.num_context_tokens == apart.num_context_tokens
+    with torch.no_grad():
+        losses = [model(batch.tensors).loss_sum.item() for batch in (packed, apart)]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+
+
+def test_ambiguous_cues_are_counted(tmp_path, model):
+    path = tmp_path / "same.jsonl"
+    path.write_text(json.dumps({"context": "Ada lives in Rome since the year 1950.\n" * 4}) + "\n")
+    store = make_store(path, tmp_path / "store")
+    stage = Stage(reasoning_share=0.0, cued_share=1.0, min_window_chunks=4, max_window_chunks=4, cued_prompts=2)
+    assert make_dataset(store, model, stage)[0].counts["ambiguous_cues"] == 16
+
+
 def test_overlap_is_not_restated_twice(examples_file, tmp_path, model):
     store = make_store(examples_file, tmp_path / "overlapping", "--chunk_overlap", "10")
     data = make_dataset(store, model, Stage(reasoning_share=0.0, min_window_chunks=3, max_window_chunks=3))

@@ -7,7 +7,7 @@ import torch
 
 from pefts import run_setup
 from pefts.run_setup import write_config
-from tests.pefts.conftest import stop_after, town_records, trainer_of, write_store
+from tests.pefts.conftest import metric_lines, stop_after, town_records, trainer_of, write_store
 from utils.common_utils import UserError
 
 
@@ -33,6 +33,21 @@ def test_validation_is_of_the_trained_objectives_and_the_last_stage(make_config)
     assert all(plan.num_chunks[unit.context] <= 2 for unit in plan.batch(0).units)
     trainer = trainer_of(make_config("--data.stages", '[{"reasoning_share": 1.0}]'))
     assert set(trainer.validation_data) == {"reasoning"}
+
+
+def test_cued_steps_are_trained_logged_and_validated_by_themselves(make_config):
+    stage = {"reasoning_share": 0.0, "cued_share": 0.5, "min_cued_chunks": 2, "max_cued_chunks": 3, "cued_prompts": 2}
+    config = make_config("--data.stages", json.dumps([stage]), "--num_steps", "4")
+    trainer = trainer_of(config)
+    assert set(trainer.validation_data) == {"cued", "understanding"}
+    plan = trainer.validation_data["cued"].plan
+    assert all(unit.num_cues == 2 for step in range(3) for unit in plan.batch(step).units if unit.end_chunk > 1)
+    trainer.train()
+    lines = metric_lines(config.output_dir)
+    assert {(line["split"], line["objective"]) for line in lines} == {
+        (split, objective) for split in ("train", "validation") for objective in ("cued", "understanding")
+    }
+    assert all(line["loss"] > 0 for line in lines)
 
 
 def test_validation_goes_through_its_data_once_at_most(make_config):
