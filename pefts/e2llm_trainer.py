@@ -165,7 +165,7 @@ class Trainer:
         global_labels = self._total(sums.labels)
         if global_labels == 0:
             raise UserError(f"step {data.step} ({data.objective}): the batch has no labelled token")
-        if self.config.logging.shuffled_loss and not self.window.of(data.objective).shuffled_labels:
+        if self.config.logging.shuffled_loss and not self.window.has_shuffled(data.objective):
             seed_step(self.config.seed, data.step, self.accelerator.process_index)
             self._add_shuffled(micro_batches, sums)
 
@@ -322,7 +322,7 @@ class Trainer:
         shown = {}
         for objective in sorted(self.window.sums):
             metrics = (
-                self._reduced(self.window.sums[objective]).metrics() | self.window.last.get(objective, {}) | common
+                self._reduced(self.window.sums[objective]).metrics() | self.window.last[objective] | common
             )
             run_log.write(self.step, "train", objective, metrics)
             logger.info("step %d %s: %s", self.step, objective, _readable(metrics))

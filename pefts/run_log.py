@@ -102,6 +102,10 @@ class LogWindow:
         """Return the sums of an objective, at zero the first time."""
         return self.sums.setdefault(objective, Sums())
 
+    def has_shuffled(self, objective: str) -> bool:
+        """Tell whether the objective's loss under shuffled chunk tokens was computed since the last log line."""
+        return objective in self.sums and self.sums[objective].shuffled_labels > 0
+
     def state(self) -> dict[str, dict]:
         """Return it as plain data."""
         return dataclasses.asdict(self)
