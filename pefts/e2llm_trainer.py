@@ -355,8 +355,11 @@ class Trainer:
             logger.warning("the launcher is gone: saving after this step")
             self.stop_signal = signal.SIGTERM
         number = int(self._greatest(self.stop_signal or 0))
-        self.stop_signal = signal.Signals(number) if number else None
-        return self.stop_signal is not None
+        if not number:
+            # One that arrives meanwhile is shared after the next step.
+            return False
+        self.stop_signal = signal.Signals(number)
+        return True
 
     @contextlib.contextmanager
     def _catch_signals(self) -> Iterator[None]:

@@ -193,8 +193,9 @@ def test_metrics_are_logged_by_objective(finished_run):
     assert sorted({line["step"] for line in lines}) == [2, 4, 6, 7]
     for line in lines:
         assert line["shuffled_loss"] > 0
-        assert line["adapter_learning_rate"] == pytest.approx(2 * line["lora_learning_rate"])
-    assert lines[-1]["lora_learning_rate"] == 0
+        assert line["adapter_learning_rate"] == pytest.approx(2 * line["decoder_learning_rate"])
+        assert line["encoder_learning_rate"] == line["decoder_learning_rate"]
+    assert lines[-1]["decoder_learning_rate"] == 0
     pairs = zip(lines[:6:2], lines[1:6:2], strict=True)
     assert all(one["grad_norm"] != other["grad_norm"] for one, other in pairs), "each objective has its own"
 
@@ -313,16 +314,16 @@ def test_a_second_signal_ends_it_at_once(make_config, tmp_path):
 
 def test_a_signal_to_another_process_ends_this_one_too(make_config):
     trainer = trainer_of(make_config())
-    for others in (0, 1):
-        trainer._total = lambda own, others=others: own + others
+    for others in (0, signal.SIGINT):
+        trainer._greatest = lambda own, others=others: max(own, others)
         assert trainer._is_stopped() == bool(others)
-        assert trainer.stop_signal == (signal.SIGTERM if others else None)
+        assert trainer.stop_signal == (others or None)
 
     def arrives_too_late_to_be_shared(_own):
         trainer.stop_signal = signal.SIGTERM
         return 0
 
-    trainer._total = arrives_too_late_to_be_shared
+    trainer._greatest = arrives_too_late_to_be_shared
     assert not trainer._is_stopped(), "the others go on, so this one does"
 
 
