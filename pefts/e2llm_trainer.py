@@ -321,9 +321,7 @@ class Trainer:
         common["memory_gib"] = self._greatest(peak_memory_gib(self.accelerator.device))
         shown = {}
         for objective in sorted(self.window.sums):
-            metrics = (
-                self._reduced(self.window.sums[objective]).metrics() | self.window.last[objective] | common
-            )
+            metrics = self._reduced(self.window.sums[objective]).metrics() | self.window.last[objective] | common
             run_log.write(self.step, "train", objective, metrics)
             logger.info("step %d %s: %s", self.step, objective, _readable(metrics))
             logger.info("step %d %s: seconds a step: %s", self.step, objective, _readable_times(metrics))

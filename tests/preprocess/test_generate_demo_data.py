@@ -205,7 +205,7 @@ def test_questions_of_a_long_document_come_from_all_depths():
 
 
 def test_options_hold_the_answer_once_at_any_letter():
-    train = records("train", [LengthSpec(1, 300, 6), LengthSpec(8, 100, 6)])
+    train = records("train", [LengthSpec(1, 300, 6), LengthSpec(8, 300, 6)])
     chosen = [record for record in train if record["meta"]["kind"] == "multiple_choice"]
     letters = Counter(record["meta"]["gold"] for record in chosen)
     assert len(chosen) > 200
