@@ -85,7 +85,7 @@ class Trainer:
                 "the stores have changed since the checkpoint was written, so the run cannot continue as it was; "
                 "train into another output_dir"
             )
-        self._report_changed_options(state["options"])
+        self._report_changed_options(state.get("options", {}))
         self.step = state["step"]
         if self.accelerator.is_main_process:
             self.checkpoints.link(state)
