@@ -66,7 +66,8 @@ class Run:
 
     @property
     def is_begun(self) -> bool:
-        return (self.folder / "train.out").exists()
+        """Whether a checkpoint is there, from which the training would go on."""
+        return (self.folder / "checkpoints/latest").exists()
 
     @property
     def is_trained(self) -> bool:

@@ -125,7 +125,7 @@ def test_plans_are_checked_before_anything_runs(make_sweep, tmp_path):
     with pytest.raises(UserError, match=r"no store there; make it, or name the file"):
         make_sweep({"base": {"what": "", "train": {"model.chunk_size": 20}}}, inputs={})
     sweep = make_sweep({"base": {"what": ""}}, num_steps=2)
-    (sweep.runs[0].folder / "train.out").touch()
+    (sweep.runs[0].folder / "checkpoints/latest").mkdir(parents=True)
     with pytest.raises(UserError, match=r"train_config.json: this run was begun with other options; remove"):
         make_sweep({"base": {"what": ""}}, num_steps=4)
 
