@@ -149,7 +149,8 @@ def test_the_variants_of_the_demo_fit_its_training(tmp_path, backbones, store, v
         config = apply_overrides(base | {"data": base["data"] | tiny_data}, overrides, name)
         # What is chunked otherwise needs stores of its own, which the sweep makes.
         chunking = {"chunk_size": 40, "chunk_overlap": 0}
-        config["model"] |= places | chunking | {"adapter_width": 48 * bool(base["model"].get("adapter_width"))}
+        small = {"adapter_width": 48, "adapter_feed_forward": 64}
+        config["model"] |= places | chunking | {key: small[key] for key in small if base["model"].get(key)}
         config |= {key: tiny[key] for key in ("output_dir", "lora_modules", "model_windows", "compute")}
         config["adapter_init"] = config.get("adapter_init", {}) | {"num_texts": 8}
         trainer = build_trainer(parsed(TrainConfig, config, tmp_path), Accelerator(cpu=True))
