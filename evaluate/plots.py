@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from evaluate.predictions import MODEL_MODE
 from evaluate.training_log import OBJECTIVES, Curve
@@ -275,12 +276,14 @@ def plot_attention_by_layer(path: Path, by_layer: Sequence[Mapping], chance: flo
         values = [100 * row[key] for row in by_layer]
         panels[0].plot(layers, values, color=_COLORS[index], marker=_MARKERS[index], label=name)
     panels[0].set_ylabel("attention of the answer (%)")
+    panels[0].set_ylim(bottom=0)
     panels[1].plot(layers, [100 * row["looks"] for row in by_layer], color=_COLORS[2], marker="o", label="looks")
     panels[1].axhline(100 * chance, color=_COLORS[-1], linestyle="--", label="a random chunk")
     panels[1].set_ylabel("answers that look at their evidence (%)")
     panels[1].set_ylim(0, 102)
     for axes in panels:
         axes.set_xlabel("decoder layer")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.legend(frameon=False)
         axes.grid(alpha=0.3)
     figure.suptitle(title)
@@ -299,6 +302,8 @@ def plot_attention_heads(path: Path, heads: Sequence[Sequence[float]], title: st
     image = axes.imshow(grid_LA, aspect="auto", cmap="cividis", vmin=0, vmax=100)
     axes.set_xlabel("head")
     axes.set_ylabel("decoder layer")
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_locator(MaxNLocator(integer=True))
     figure.colorbar(image, ax=axes, label="answers (%)", shrink=0.9)
     figure.suptitle(title)
     _save(figure, path)
