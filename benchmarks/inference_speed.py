@@ -53,14 +53,21 @@ class Measurement:
 
 
 def random_text(tokenizer, num_tokens: int) -> str:
-    """Return sentences of random words that take about `num_tokens` tokens."""
+    """Return sentences of random words that take `num_tokens` tokens, or a sentence's more."""
     rng = random.Random(0)
-    sentences, length = [], 0
-    while length < num_tokens:
-        sentence = " ".join(rng.choice(WORDS) for _ in range(12)).capitalize() + ". "
-        length += len(tokenizer(sentence, add_special_tokens=False)["input_ids"])
-        sentences.append(sentence)
-    return "".join(sentences)
+    text = ""
+    while (missing := num_tokens - count_tokens(tokenizer, text)) > 0:
+        # Sentences take fewer than 64 tokens, so that only the last one goes beyond.
+        num_sentences = max(1, missing // 64)
+        text += "".join(
+            " ".join(rng.choice(WORDS) for _ in range(12)).capitalize() + ". " for _ in range(num_sentences)
+        )
+    return text
+
+
+def count_tokens(tokenizer, text: str) -> int:
+    """Return the tokens of a text, without special tokens."""
+    return len(tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
 
 
 def measure(
@@ -79,7 +86,7 @@ def measure(
     peaks = [peak for _, _, peak in runs if peak is not None]
     return Measurement(
         side,
-        context_tokens=len(model.decoder_tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]),
+        context_tokens=count_tokens(model.decoder_tokenizer, text),
         decoder_positions=row.num_positions,
         first_token_seconds=min(first for first, _, _ in runs),
         seconds_per_token=(
