@@ -11,10 +11,10 @@ from pathlib import Path
 from accelerate import Accelerator
 from transformers.utils import logging as transformers_logging
 
+from pefts.agreement import AgreedError
 from pefts.checkpoints import RunCheckpoints
 from pefts.e2llm_args import TrainConfig
 from pefts.launch import (
-    AgreedError,
     Launch,
     check_launch,
     lost_contact,

@@ -21,8 +21,9 @@ from model.config import UNDERSTANDING
 from model.generation import EncodedContext, chunk_token_head, encode_chunks, token_head
 from model.pro_model import E2LLM
 from pefts.adapter_init import sample_chunks
-from pefts.e2llm_evaluator import Evaluator, open_eval_store
+from pefts.e2llm_evaluator import Evaluator
 from pefts.eval_args import EvalConfig
+from pefts.eval_plan import open_eval_store
 from utils.common_utils import UserError
 
 logger = logging.getLogger(__name__)
@@ -100,8 +101,8 @@ def attend_to_chunks(evaluator: Evaluator) -> dict[str, list[dict] | str]:
 
 
 def _attention_of_task(evaluator: Evaluator, task: str) -> list[dict] | str:
-    options, model, store = evaluator.config.diagnostics, evaluator.model, evaluator.stores[task]
-    examples = [example for of_context in evaluator.examples[task].values() for example in of_context]
+    options, model, store = evaluator.config.diagnostics, evaluator.model, evaluator.plan.stores[task]
+    examples = [example for of_context in evaluator.plan.examples[task].values() for example in of_context]
     with_evidence = [example for example in examples if _evidence_lines(example)]
     if not with_evidence:
         return "no prompt says in meta.evidence which lines answer it"
@@ -118,7 +119,7 @@ def _attention_of_task(evaluator: Evaluator, task: str) -> list[dict] | str:
     chosen = order(np.arange(min(options.attention_prompts, len(suitable)))).tolist()
     answers = []
     for example, evidence in tqdm([suitable[index] for index in chosen], f"{task}: attention", unit="prompt"):
-        template = evaluator.templates[task] or model.config.template(example.task)
+        template = evaluator.questions.template(task, example)
         answers.append(answer_attention(model, store, example, evidence, template))
     return answers
 

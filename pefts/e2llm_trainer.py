@@ -4,37 +4,30 @@ import contextlib
 import hashlib
 import logging
 import math
-import os
-import signal
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object
 from safetensors import SafetensorError
-from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from dataset.collator import MicroBatch
 from dataset.dataset import StepData, StepDataset
 from model.pro_model import E2LLM
+from pefts.agreement import AgreedError, greatest, raise_together, total
 from pefts.checkpoints import RunCheckpoints
 from pefts.e2llm_args import TrainConfig
 from pefts.engines import Engine
-from pefts.launch import AgreedError, raise_together
 from pefts.optimizer import learning_rate_factor, set_learning_rates
 from pefts.run_log import LogWindow, RunLog, Sums, peak_memory_gib
 from pefts.step_clock import StepClock
+from pefts.step_loader import step_data
+from pefts.stop_signals import StopSignals
 from utils.common_utils import UserError
 
 logger = logging.getLogger(__name__)
-
-LAUNCHED_BY_TORCHRUN = "TORCHELASTIC_RUN_ID"
-"""Environment variable of processes with a launcher that ends them together."""
-GRACE_SECONDS = 30
-"""How long the loader's processes outlive a SIGTERM, so that the step under way can end."""
 
 
 class Trainer:
@@ -75,8 +68,7 @@ class Trainer:
         self.best_loss = math.inf
         self.validations_without_gain = 0
         self.window = LogWindow()
-        self.stop_signal: signal.Signals | None = None
-        self.parent_id = os.getppid()
+        self.stop = StopSignals(accelerator)
 
     def restore(self, state: dict) -> None:
         """Continue from the state of a checkpoint whose weights and optimizer are already in place."""
@@ -126,10 +118,10 @@ class Trainer:
             unit="step",
             disable=not self.accelerator.is_main_process,
         )
-        step_data = _step_data(self.train_data, steps, self.config.data.num_workers)
-        with self._catch_signals(), progress, contextlib.closing(step_data):
+        steps_ahead = step_data(self.train_data, steps, self.config.data.num_workers)
+        with self.stop.caught(), progress, contextlib.closing(steps_ahead):
             started = time.perf_counter()
-            for data in step_data:
+            for data in steps_ahead:
                 waited = time.perf_counter() - started
                 sums, grad_norm, learning_rates = self.train_step(data)
                 sums.data_seconds = waited
@@ -144,9 +136,9 @@ class Trainer:
                 started = time.perf_counter()
         if self.accelerator.log_with:
             self.accelerator.end_training()
-        if self.stop_signal:
-            logger.warning("stopped by %s after step %d; continue with --resume auto", self.stop_signal.name, self.step)
-            raise SystemExit(128 + self.stop_signal)
+        if self.stop.signal:
+            logger.warning("stopped by %s after step %d; continue with --resume auto", self.stop.signal.name, self.step)
+            raise SystemExit(128 + self.stop.signal)
 
     def train_step(self, data: StepData) -> tuple[Sums, float, dict[str, float]]:
         """One optimizer step over this process's micro-batches.
@@ -162,7 +154,7 @@ class Trainer:
         learning_rates = set_learning_rates(self.engine.optimizer, factor)
         micro_batches = [batch.to(self.accelerator.device) for batch in data.micro_batches]
         sums = self._counted(data, micro_batches)
-        global_labels = self._total(sums.labels)
+        global_labels = total(self.accelerator, sums.labels)
         if global_labels == 0:
             raise UserError(f"step {data.step} ({data.objective}): the batch has no labelled token")
         if self.config.logging.shuffled_loss and not self.window.has_shuffled(data.objective):
@@ -209,7 +201,7 @@ class Trainer:
         results = {}
         for objective, dataset in self.validation_data.items():
             sums = Sums()
-            steps = _step_data(dataset, range(len(dataset)), num_workers=0)
+            steps = step_data(dataset, range(len(dataset)), num_workers=0)
             hidden = not self.accelerator.is_main_process
             for data in tqdm(steps, f"validating {objective}", len(dataset), leave=False, disable=hidden):
                 micro_batches = [batch.to(self.accelerator.device) for batch in data.micro_batches]
@@ -241,7 +233,7 @@ class Trainer:
 
     def _check_finite(self, what: str, value: float, data: StepData, bad_examples: list[str]) -> None:
         """Raise in all processes if any of them names examples; `value` is what they came to here."""
-        if not self._total(len(bad_examples)):
+        if not total(self.accelerator, len(bad_examples)):
             return
         values = [value] if bad_examples else []
         if self.accelerator.num_processes > 1:
@@ -261,7 +253,7 @@ class Trainer:
         }
         if due["validate_every"] and self.validation_data:
             self._validate_and_compare(run_log)
-        is_stopped = self._is_stopped()
+        is_stopped = self.stop.reached_any()
         if due["save_every"] or self.best_step == self.step or self.stops_early or is_stopped:
             self.save()
         if self.stops_early:
@@ -318,7 +310,7 @@ class Trainer:
 
     def _log_window(self, run_log: RunLog, progress: tqdm, learning_rates: dict[str, float]) -> None:
         common = {f"{group}_learning_rate": rate for group, rate in learning_rates.items()}
-        common["memory_gib"] = self._greatest(peak_memory_gib(self.accelerator.device))
+        common["memory_gib"] = greatest(self.accelerator, peak_memory_gib(self.accelerator.device))
         shown = {}
         for objective in sorted(self.window.sums):
             metrics = self._reduced(self.window.sums[objective]).metrics() | self.window.last[objective] | common
@@ -328,14 +320,6 @@ class Trainer:
             shown[objective] = f"{metrics['loss']:.3f}"
         progress.set_postfix(shown)
         self.window = LogWindow()
-
-    def _total(self, number: int) -> int:
-        count = torch.tensor(number, device=self.accelerator.device)
-        return int(self.accelerator.reduce(count, "sum"))
-
-    def _greatest(self, number: float) -> float:
-        """Return the greatest of all processes' numbers."""
-        return float(self.accelerator.gather(torch.tensor([number], device=self.accelerator.device)).max())
 
     def _reduced(self, sums: Sums) -> Sums:
         """Add the sums of all processes; the seconds of the whole are those of one."""
@@ -347,69 +331,11 @@ class Trainer:
         reduced.seconds = sums.seconds
         return reduced
 
-    def _is_stopped(self) -> bool:
-        """Tell whether a signal reached any process or a launcher is gone; all agree, to end after the same step."""
-        if LAUNCHED_BY_TORCHRUN in os.environ and os.getppid() != self.parent_id and not self.stop_signal:
-            logger.warning("the launcher is gone: saving after this step")
-            self.stop_signal = signal.SIGTERM
-        number = int(self._greatest(self.stop_signal or 0))
-        if not number:
-            # One that arrives meanwhile is shared after the next step.
-            return False
-        self.stop_signal = signal.Signals(number)
-        return True
-
-    @contextlib.contextmanager
-    def _catch_signals(self) -> Iterator[None]:
-        """Let SIGTERM and SIGINT end the training after the step under way; a second one ends it at once."""
-
-        def note(number: int, _frame: object) -> None:
-            if self.stop_signal:
-                raise KeyboardInterrupt
-            self.stop_signal = signal.Signals(number)
-            # Not through logging, which may be in the midst of a line of the same stream.
-            os.write(2, f"{self.stop_signal.name}: saving after this step (once more: stop at once)\n".encode())
-
-        previous = {number: signal.signal(number, note) for number in (signal.SIGTERM, signal.SIGINT)}
-        try:
-            yield
-        finally:
-            for number, handler in previous.items():
-                signal.signal(number, handler)
-
 
 def seed_step(seed: int, step: int, process_index: int) -> None:
     """Seed the randomness inside a step (dropout), so that it needs no saved state."""
     digest = hashlib.blake2b(f"{seed} {step} {process_index}".encode(), digest_size=7).digest()
     torch.manual_seed(int.from_bytes(digest, "little"))
-
-
-def _step_data(dataset: StepDataset, steps: range, num_workers: int) -> Iterator[StepData]:
-    # Not prepared by accelerate: the dataset gives each process its own share already.
-    loader = DataLoader(
-        dataset,
-        sampler=steps,
-        batch_size=None,
-        num_workers=num_workers,
-        prefetch_factor=4 if num_workers else None,
-        worker_init_fn=_outlive_signals,
-    )
-    try:
-        yield from loader
-        return
-    except UserError as error:
-        # A worker's error comes with its traceback in front of its message.
-        message = str(error).rpartition("UserError: ")[2].strip()
-        # The frames on its way here hold the loader's iterator, which ends its processes when it is let go of.
-        error.__traceback__ = None
-    raise UserError(message)
-
-
-def _outlive_signals(_worker: int) -> None:
-    """Leave signals to the training process: a worker that died of one sent to them all would break its last step."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, lambda _number, _frame: signal.alarm(GRACE_SECONDS))
-    torch.set_num_threads(1)
 
 
 def _readable(metrics: dict[str, float]) -> str:

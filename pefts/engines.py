@@ -24,6 +24,7 @@ from torch.distributed.tensor import distribute_tensor
 
 from model.checkpoint import model_tensors
 from model.pro_model import E2LLM
+from pefts.agreement import greatest
 from pefts.optimizer import optimizer_tensors, restore_optimizer, state_by_parameter
 
 PERSISTENCE = "E2LLM_ZERO3_PERSISTENCE_THRESHOLD"
@@ -259,13 +260,8 @@ class Zero3Engine(ZeroEngine):
         config = self.accelerator.state.deepspeed_plugin.deepspeed_config
         if PERSISTENCE in os.environ:
             config["zero_optimization"]["stage3_param_persistence_threshold"] = int(os.environ[PERSISTENCE])
-        self.bare_model.chunk_encoder.agree_on_micro_batches = self._greatest
+        self.bare_model.chunk_encoder.agree_on_micro_batches = lambda count: int(greatest(self.accelerator, count))
         super()._wrap()
-
-    def _greatest(self, count: int) -> int:
-        counts = torch.tensor(count, device=self.accelerator.device)
-        torch.distributed.all_reduce(counts, torch.distributed.ReduceOp.MAX)
-        return int(counts)
 
     def _grad_norms(self) -> list[torch.Tensor]:
         return self.zero._get_norm_groups()

@@ -27,7 +27,6 @@ from accelerate.utils import (
     DistributedDataParallelKwargs,
     DistributedType,
     InitProcessGroupKwargs,
-    gather_object,
 )
 
 from model.compute import ComputeConfig, default_device, has_fast_bfloat16
@@ -51,10 +50,6 @@ FSDP_VALUES = {
     "cpu_ram_efficient_loading": "false",
 }
 """What an FSDP launch file may say; everything else would be passed over."""
-
-
-class AgreedError(UserError):
-    """A `UserError` that every process raises at the same point; the main process alone prints it."""
 
 
 @dataclass(frozen=True)
@@ -261,18 +256,6 @@ def _check_accelerator(launch: Launch, accelerator: Accelerator) -> None:
             f"asked for {launch.name} on {launch.num_processes} processes; accelerate made it "
             f"{accelerator.distributed_type.value} on {accelerator.num_processes}; see docs/distributed.md"
         )
-
-
-def raise_together(accelerator: Accelerator, error: str | None) -> None:
-    """Raise in every process if any of them gives an error; all must call it.
-
-    Raises:
-        AgreedError: with the errors of all processes.
-    """
-    errors = [error] if accelerator.num_processes == 1 else gather_object([error])
-    distinct = [text for text in dict.fromkeys(errors) if text]
-    if distinct:
-        raise AgreedError("; ".join(distinct))
 
 
 def lost_contact(error: RuntimeError, config: TrainConfig, newest: Path | None) -> LostProcessError | None:

@@ -9,8 +9,8 @@ from tqdm import tqdm
 from dataset.batch_plan import BatchPlan, Stage
 from dataset.dataset import RowLimits, StepDataset
 from model.pro_model import E2LLM
-from pefts.e2llm_evaluator import open_eval_store
 from pefts.eval_args import EvalConfig
+from pefts.eval_plan import open_eval_store
 
 logger = logging.getLogger(__name__)
 

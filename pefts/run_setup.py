@@ -21,11 +21,11 @@ from model.checkpoint import load_weights, read_config, verify_manifest
 from model.config import E2LLMConfig
 from model.pro_model import E2LLM
 from pefts.adapter_init import initialise_adapter
+from pefts.agreement import AgreedError, raise_together
 from pefts.checkpoints import RunCheckpoints, read_trainer_state
 from pefts.e2llm_args import TrainConfig
 from pefts.e2llm_trainer import Trainer
 from pefts.engines import Engine
-from pefts.launch import AgreedError, raise_together
 from pefts.optimizer import build_optimizer
 from utils.common_utils import UserError, atomic_write_text, read_json, read_text
 

@@ -5,13 +5,16 @@ import random
 from pathlib import Path
 
 import pytest
+import torch
 from accelerate import Accelerator
 
 from model.checkpoint import save_model, write_manifest
+from model.pro_model import E2LLM
 from pefts.e2llm_args import TrainConfig
 from pefts.e2llm_evaluator import Evaluator
 from pefts.e2llm_trainer import Trainer
 from pefts.eval_args import EvalConfig
+from pefts.run_log import Sums
 from pefts.run_setup import build_trainer
 from preprocess.preshuffle_data_and_chunk import parse_options, preshuffle
 from tests.conftest import build_model, sentence
@@ -186,3 +189,33 @@ def predictions_of(evaluator: Evaluator) -> list[dict]:
     evaluator.run()
     evaluator.finish()
     return [json.loads(line) for line in evaluator.files.path.read_text(encoding="utf-8").split("\n") if line]
+
+
+def evaluator_of(config: EvalConfig) -> Evaluator:
+    """The evaluator of a config, with its checkpoint loaded."""
+    return Evaluator(config, E2LLM.from_pretrained(config.checkpoint))
+
+
+def by_id(records: list[dict]) -> dict[str, dict]:
+    """Records by id, each id once."""
+    result = {record["id"]: record for record in records}
+    assert len(result) == len(records)
+    return result
+
+
+def fresh(folder: Path) -> Path:
+    """A new folder."""
+    folder.mkdir()
+    return folder
+
+
+def trained_weights(trainer) -> dict[str, torch.Tensor]:
+    named = trainer.bare_model.named_parameters()
+    return {name: parameter.detach().clone() for name, parameter in named if parameter.requires_grad}
+
+
+def scripted(trainer, losses: list[float]):
+    """Let validations come out as a script says."""
+    script = iter(losses)
+    trainer.validate = lambda: {"reasoning": Sums(loss=next(script), labels=1)}
+    return trainer

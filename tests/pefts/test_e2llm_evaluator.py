@@ -1,35 +1,21 @@
-"""Predictions that depend on the settings alone, whatever was interrupted or batched, and reconstruction."""
+"""Predictions that depend on the settings alone, whatever was interrupted or batched."""
 
 import json
 
 import pytest
 import torch
 
-from dataset.collator import DecoderRow, TokenizedUnit
 from dataset.store import ChunkStore
 from model.checkpoint import save_model, write_manifest
 from model.compute import ComputeConfig
 from model.pro_model import E2LLM
 from pefts import e2llm_evaluator, eval_contexts
 from pefts.e2llm_evaluator import Evaluator
-from pefts.reconstruction import measure_reconstruction
 from tests.conftest import build_model
-from tests.model.test_pro_model import plain_loss
-from tests.pefts.conftest import predictions_of, town_records, write_store
+from tests.pefts.conftest import by_id, evaluator_of, fresh, predictions_of, town_records, write_store
 from utils.common_utils import UserError
 
 SAMPLING = ("--sampling.do_sample", "true", "--sampling.temperature", "2.0")
-
-
-def evaluator_of(config) -> Evaluator:
-    return Evaluator(config, E2LLM.from_pretrained(config.checkpoint))
-
-
-def by_id(records: list[dict]) -> dict[str, dict]:
-    """Records by id, each id once."""
-    result = {record["id"]: record for record in records}
-    assert len(result) == len(records)
-    return result
 
 
 def cut_file(path, share: float) -> int:
@@ -114,53 +100,6 @@ def test_unusual_line_ends_in_texts_do_not_break_a_resume(make_eval_config, tmp_
     assert predictions_of(evaluator) == expected
 
 
-def test_closed_book_reads_no_chunk_tokens(make_eval_config):
-    evaluator = evaluator_of(make_eval_config("--modes", '["model", "closed_book"]'))
-    records = predictions_of(evaluator)
-    assert [record["mode"] for record in records] == ["model"] * 16 + ["closed_book"] * 16
-    for record in records[16:]:
-        assert record["num_chunk_tokens"] == record["context_positions"] == 0
-        assert record["num_chunks"] > 0, "the context has chunks, read or not"
-        empty = evaluator.model.encode_context("")
-        assert record["prediction"] == evaluator.model.generate([record["prompt"]], empty, max_new_tokens=6)[0]
-    by_prompt = [{record["prompt"]: record["prediction"] for record in part} for part in (records[:16], records[16:])]
-    assert by_prompt[0] != by_prompt[1]
-
-
-def test_max_contexts_takes_the_first_ones_and_more_can_be_added(make_eval_config):
-    first = by_id(predictions_of(evaluator_of(make_eval_config(max_contexts=3))))
-    assert len(first) == 6
-    assert len({record["context_chars"] for record in first.values()}) <= 3
-    every = by_id(predictions_of(evaluator_of(make_eval_config())))
-    assert len(every) == 16
-    assert first.items() <= every.items()
-
-
-def test_examples_are_asked_with_the_template_of_their_task(model_config, make_eval_config, checkpoint, tmp_path):
-    templates = {"loud": "{context}\n{prompt}!!!", "quiet": "{context} {prompt}"}
-    model_config.templates |= templates
-    save_model(build_model(model_config), fresh(tmp_path / "templates"))
-    write_manifest(tmp_path / "templates")
-    records = [record | {"task": task} for record, task in zip(town_records(4), ["loud", "quiet"] * 4, strict=True)]
-    store = write_store(tmp_path / "mixed", records)
-    config = make_eval_config("--checkpoint", str(tmp_path / "templates"), data=[str(store)])
-    evaluator = evaluator_of(config)
-    texts = {context["prompt"]: context for context in records}
-    for record in predictions_of(evaluator):
-        context = evaluator.model.encode_context(texts[record["prompt"]]["context"])
-        template = templates[texts[record["prompt"]]["task"]]
-        (answer,) = evaluator.model.generate([record["prompt"]], context, template=template, max_new_tokens=6)
-        assert record["prediction"] == answer
-    (tmp_path / "own.txt").write_text("{prompt} {context} {prompt}")
-    with pytest.raises(UserError, match=r"prompt_file='.*own.txt': the template holds {prompt} 2 times"):
-        evaluator_of(make_eval_config(prompt_file=str(tmp_path / "own.txt")))
-
-
-def fresh(folder):
-    folder.mkdir()
-    return folder
-
-
 def test_other_settings_are_refused_unless_overwriting(make_eval_config, model_config, tmp_path):
     evaluator = evaluator_of(make_eval_config())
     before = predictions_of(evaluator)
@@ -200,76 +139,10 @@ def test_a_task_can_be_added(make_eval_config, tmp_path, store):
         evaluator_of(make_eval_config(max_new_tokens=9))
 
 
-def test_data_that_do_not_fit_are_refused(make_eval_config, tmp_path, validation_store):
-    wide = write_store(tmp_path / "wide", town_records(2), "--chunk_size", "50")
-    bare = write_store(tmp_path / "bare", [{"context": "No prompt here."}])
-    twice = write_store(tmp_path / "twice", [record | {"id": "same"} for record in town_records(1)])
-    source = validation_store.with_suffix(".jsonl")
-    for data, message in (
-        (
-            [wide],
-            r"tasks\[0\].data=.*chunked with \(size, overlap\) \(50, 0\), and the model was trained with \(40, 0\)",
-        ),
-        (
-            [source],
-            rf"preshuffle_data_and_chunk.py --input {source} --output_dir STORE --chunk_size 40 --chunk_overlap 0",
-        ),
-        ([bare], r"tasks\[0\].data=.*: holds no prompt to answer"),
-        ([twice], r"2 examples have the id 'same'; give each its own `id`"),
-        ([validation_store, validation_store], r"2 examples have the id 'store.jsonl:\d+'"),
-    ):
-        with pytest.raises(UserError, match=message):
-            evaluator_of(make_eval_config(data=[str(path) for path in data]))
-    assert not (tmp_path / "eval").exists()
-
-
 def test_an_unwritable_folder_is_named(make_eval_config, tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match=r"output_dir='.*file/eval': cannot be written to \(Not a directory\)"):
         evaluator_of(make_eval_config("--output_dir", str(tmp_path / "file/eval")))
-
-
-@pytest.fixture
-def single_chunks(tmp_path):
-    """A store of eight contexts of one chunk each."""
-    return write_store(tmp_path / "single", [record for record in town_records(32) if "\n" not in record["context"]])
-
-
-def test_reconstruction_is_the_loss_of_restating(make_eval_config, checkpoint, single_chunks):
-    config = make_eval_config(
-        *("--reconstruction.data", json.dumps([str(single_chunks)]), "--reconstruction.windows", "[1]"),
-        *("--reconstruction.num_windows", "8", "--batch_size", "4"),
-    )
-    model = E2LLM.from_pretrained(checkpoint)
-    measured = measure_reconstruction(config, model)
-    store = ChunkStore.open(single_chunks)
-    assert store.num_contexts == 8
-    total = tokens = 0
-    for index in range(store.num_contexts):
-        text = store.context_text(index)
-        prompt = model.formatter.prompt_ids(model.config.template("understanding"))
-        row = DecoderRow(prompt, model.formatter.answer_ids(text), "")
-        with torch.inference_mode():
-            loss, count = plain_loss(model, TokenizedUnit(model.chunk_tokenizer([text])[0], [row]), row)
-        total, tokens = total + loss, tokens + count
-    assert measured["num_tokens"] == tokens
-    assert measured["loss_true"] == pytest.approx(total / tokens, rel=1e-5)
-    assert measured["loss_shuffled"] != measured["loss_true"]
-    assert measured["by_window"] == [{"window": 1} | {key: measured[key] for key in measured if key != "by_window"}]
-
-
-def test_reconstruction_is_shuffled_whatever_the_batch_size(make_eval_config, checkpoint, single_chunks):
-    data = ("--reconstruction.data", json.dumps([str(single_chunks)]), "--reconstruction.windows", "[1]")
-    measured = measure_reconstruction(make_eval_config(*data, "--batch_size", "1"), E2LLM.from_pretrained(checkpoint))
-    assert measured["loss_shuffled"] != measured["loss_true"]
-
-
-def test_windows_that_no_context_has_are_reported(make_eval_config, checkpoint, single_chunks, caplog):
-    data = ("--reconstruction.data", json.dumps([str(single_chunks)]), "--reconstruction.windows", "[2]")
-    model = E2LLM.from_pretrained(checkpoint)
-    assert measure_reconstruction(make_eval_config(*data), model) is None
-    assert "no context has 2 chunks" in caplog.text
-    assert measure_reconstruction(make_eval_config(), model) is None
 
 
 def test_timed_prompts_are_measured_and_answered_the_same(make_eval_config, tmp_path):
@@ -306,7 +179,7 @@ def test_baselines_run_the_weights_without_lora_whatever_the_order(make_eval_con
     records = [record for record in predictions_of(evaluator) if record["mode"] == "full"]
     assert len(records) == 16
     model = E2LLM.from_backbones(model_config, ComputeConfig(dtype="float32")).eval()
-    store = evaluator.stores["towns"]
+    store = evaluator.plan.stores["towns"]
     contexts = {store.example(n).id: store.context_text(store.example(n).context_index) for n in range(16)}
     for record in records[::5]:
         context = contexts[record["id"]]
@@ -323,57 +196,6 @@ def test_baselines_run_the_weights_without_lora_whatever_the_order(make_eval_con
         assert record["prediction"] == model.decoder_tokenizer.decode(new_ids, skip_special_tokens=True).strip()
         assert record["decoder_positions"] == len(ids) - 6
         assert record["context_positions"] == record["context_tokens"]
-
-
-def test_a_context_beyond_the_window_is_refused_trimmed_or_read_with_scaled_rope(
-    make_eval_config, model_config, tmp_path
-):
-    model_config.decoder_max_tokens = 64
-    folder = fresh(tmp_path / "narrow")
-    save_model(build_model(model_config), folder)
-    write_manifest(folder)
-    long = "\n".join(record["context"] for record in town_records(24))
-    store = write_store(tmp_path / "long", [{"context": long, "prompt": "Who?", "answer": "Ada"}])
-    options = (
-        "--checkpoint",
-        str(folder),
-        "--modes",
-        '["model", "full", "truncate_middle", "truncate_to_budget_tail"]',
-    )
-    with pytest.raises(
-        UserError, match=r"tasks\[0\].data=.* takes \d+ chunk tokens, .* window of 64; pass --long_cont"
-    ):
-        evaluator_of(make_eval_config(*options, data=[str(store)]))
-    config = make_eval_config(*options, "--long_contexts", "trim", data=[str(store)])
-    by_mode = {record["mode"]: record for record in predictions_of(evaluator_of(config))}
-    model, full = by_mode["model"], by_mode["full"]
-    assert model["trimmed_chunk_tokens"] == model["num_chunks"] - model["num_chunk_tokens"] > 0
-    assert model["decoder_positions"] + 6 == 64
-    assert full["context_positions"] == full["context_tokens"] > 64
-    assert full["rope_factor"] * 64 >= full["decoder_positions"] + 6 > full["rope_factor"] * 32
-    for mode in ("truncate_middle", "truncate_to_budget_tail"):
-        assert by_mode[mode]["decoder_positions"] + 6 == 64, "the budget exceeds the window too"
-
-
-def test_a_task_may_have_modes_of_its_own(make_eval_config):
-    config = make_eval_config("--modes", '["model", "full"]', modes=["closed_book"])
-    assert {record["mode"] for record in predictions_of(evaluator_of(config))} == {"closed_book"}
-
-
-def test_the_baselines_template_is_theirs_alone(make_eval_config, tmp_path):
-    (tmp_path / "base.txt").write_text("Read this: {context}\nNow answer at length: {prompt}")
-    plain = predictions_of(
-        evaluator_of(make_eval_config("--modes", '["model", "full"]', "--output_dir", str(tmp_path / "plain")))
-    )
-    config = make_eval_config("--modes", '["model", "full"]', baseline_prompt_file=str(tmp_path / "base.txt"))
-    told = predictions_of(evaluator_of(config))
-    lengths = [
-        {record["id"]: record["decoder_positions"] for record in records if record["mode"] == mode}
-        for mode in ("model", "full")
-        for records in (plain, told)
-    ]
-    assert lengths[0] == lengths[1]
-    assert all(lengths[3][key] > lengths[2][key] for key in lengths[2])
 
 
 @pytest.mark.parametrize("first, second", [(1, 3), (3, 2), (2, 1)])
@@ -411,19 +233,6 @@ def test_a_process_without_work_does_nothing(make_eval_config):
     assert not evaluators[1].files.own_path.exists()
     evaluators[0].finish()
     assert len(evaluators[0].files.answered()) == 2
-
-
-def test_units_bound_prompts_and_chunk_tokens(make_eval_config):
-    for options, largest in ((("--batch_size", "5"), 5), (("--batch_size", "50", "--max_positions", "3"), 50)):
-        evaluator = evaluator_of(make_eval_config(*options, "--overwrite", "true"))
-        examples, num_chunks = evaluator.examples["towns"], evaluator.stores["towns"].num_chunks
-        assert sorted(c for unit in evaluator.units for c in unit.contexts) == sorted(examples)
-        for unit in evaluator.units:
-            assert sum(len(examples[context]) for context in unit.contexts) <= largest
-            chunks = sum(int(num_chunks[context]) for context in unit.contexts)
-            assert chunks <= evaluator.config.max_positions or len(unit.contexts) == 1
-        assert len(evaluator.units) > 2
-        evaluator.files.unlock()
 
 
 def test_the_same_question_in_another_mode_is_not_computed_again(make_eval_config, monkeypatch):

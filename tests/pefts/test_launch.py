@@ -9,13 +9,12 @@ import torch
 from accelerate import Accelerator
 
 from pefts import launch as launch_module
+from pefts.agreement import AgreedError, raise_together
 from pefts.engines import Engine, Fsdp2Engine, Zero3Engine, ZeroEngine
 from pefts.launch import (
-    AgreedError,
     Launch,
     check_launch,
     lost_contact,
-    raise_together,
     read_launch,
     run_launched,
     start_accelerator,
