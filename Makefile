@@ -40,7 +40,7 @@ $(DATA)/store/%/manifest.json: $(DATA)/%.jsonl
 	$(RUN) preprocess/preshuffle_data_and_chunk.py --input $< --output_dir $(@D) --chunk_size 80 --overwrite
 
 $(OUT)/trained: $(SPLITS:%=$(DATA)/store/%/manifest.json)
-	PYTHON=$(RUN) sh train_local_machine.sh --config configs/demo_train_config.json
+	PROCESSES_PER_NODE=1 PYTHON=$(RUN) sh train_local_machine.sh --config configs/demo_train_config.json
 	@touch $@
 
 $(OUT)/eval/report.md: $(OUT)/trained
