@@ -4,14 +4,18 @@ Shape suffixes: M chunks, m chunks of one micro-batch, L encoder tokens, K chunk
 encoder and decoder.
 """
 
+import logging
 from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
+from tqdm import tqdm
 
 from model.pma import Adapter
 from utils.common_utils import UserError
+
+logger = logging.getLogger(__name__)
 
 
 def plan_micro_batches(lengths_M: torch.Tensor, token_budget: int) -> Iterator[torch.Tensor]:
@@ -122,11 +126,14 @@ class ChunkEncoder(nn.Module):
         chunk_mask_ML: torch.Tensor,
         summary: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
     ) -> torch.Tensor:
-        """Return what `summary` makes of the hidden states [m, L, h] and mask [m, L] of all chunks, [M, K, ...]."""
+        """Return what `summary` makes of the hidden states [m, L, h] and mask [m, L] of all chunks, [M, K, ...].
+
+        Shows its progress where this module's messages are shown.
+        """
         lengths_M = chunk_mask_ML.sum(1)
         groups = list(plan_micro_batches(lengths_M, self.token_budget))
         parts = []
-        for index_m in groups:
+        for index_m in tqdm(groups, "encoding chunks", leave=False, disable=not logger.isEnabledFor(logging.INFO)):
             longest = int(lengths_M[index_m].max())
             parts.append(summary(*self._hidden(chunk_ids_ML[index_m, :longest], chunk_mask_ML[index_m, :longest])))
         return torch.cat(parts)[torch.argsort(torch.cat(groups))]
