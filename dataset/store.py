@@ -13,6 +13,8 @@ import functools
 import hashlib
 import itertools
 import json
+import logging
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +24,8 @@ import pyarrow as pa
 from tqdm import tqdm
 
 from utils.common_utils import UserError, read_json, sha256_file
+
+logger = logging.getLogger(__name__)
 
 FORMAT_VERSION = 1
 MANIFEST_NAME = "manifest.json"
@@ -142,8 +146,8 @@ class ChunkStore:
         fingerprint: hex digest of the manifests, and so of all content, in the order given.
 
     Raises:
-        UserError: a folder is no store, a file of it is missing or has another size than its manifest says, or the
-            folders were chunked with different options.
+        UserError: a folder is no store, a file of it is missing or has another size than its manifest says, the same
+            store is given twice, or the folders were chunked with different options.
     """
 
     def __init__(self, folders: Sequence[Path]):
@@ -151,6 +155,7 @@ class ChunkStore:
             raise UserError(f"no store folder given; {MAKE_ONE}")
         self.folders = [Path(folder) for folder in folders]
         self.manifests = [_read_manifest(folder) for folder in self.folders]
+        self._check_repeats()
         self.chunk_size, self.chunk_overlap = self._common_options()
         digest = hashlib.blake2b(digest_size=16)
         self._contexts: list[_ContextFile] = []
@@ -171,8 +176,13 @@ class ChunkStore:
 
     @classmethod
     def open(cls, paths: str | Path | Sequence[str | Path]) -> "ChunkStore":
-        """Open one folder or several, such as the shards that several machines wrote."""
-        return cls([Path(paths)] if isinstance(paths, str | Path) else [Path(path) for path in paths])
+        """Open one folder or several, such as the shards that several machines wrote.
+
+        Where only some of a set of shards are given, a warning names the missing ones.
+        """
+        store = cls([Path(paths)] if isinstance(paths, str | Path) else [Path(path) for path in paths])
+        store._warn_of_missing_shards()
+        return store
 
     def __reduce__(self):
         return _reopen, (self.folders, self.fingerprint)
@@ -257,6 +267,34 @@ class ChunkStore:
         file_index, row = _locate(self._context_starts, index, "context")
         return self._contexts[file_index].view(row)
 
+    def _check_repeats(self) -> None:
+        """Refuse a folder that is given twice, and folders of the same content, such as one shard in two places."""
+        seen: dict[str, Path] = {}
+        for folder, manifest in zip(self.folders, self.manifests, strict=True):
+            for identity in (str(folder.resolve()), json.dumps(manifest["files"])):
+                if identity in seen:
+                    raise UserError(
+                        f"{folder}: the same store as {seen[identity]}, so every record of it would count twice; "
+                        "name it once"
+                    )
+                seen[identity] = folder
+
+    def _warn_of_missing_shards(self) -> None:
+        sets: dict[str, list[tuple[Path, dict]]] = defaultdict(list)
+        for folder, manifest in zip(self.folders, self.manifests, strict=True):
+            options = {name: value for name, value in manifest["options"].items() if name != "shard_index"}
+            sets[json.dumps([options, manifest.get("inputs")])].append((folder, manifest["options"]))
+        for shards in sets.values():
+            num_shards = shards[0][1].get("num_shards", 1)
+            given = {options.get("shard_index", 0) for _, options in shards}
+            if len(given) < num_shards:
+                missing = ", ".join(str(index) for index in range(num_shards) if index not in given)
+                folders = ", ".join(str(folder) for folder, _ in shards)
+                logger.warning(
+                    "%s: %d of %d shards given; without shard_index %s, a part of the data is not read",
+                    *(folders, len(given), num_shards, missing),
+                )
+
     def _common_options(self) -> tuple[int, int]:
         """Return the chunk size and overlap that all folders share."""
         for name in ("chunk_size", "chunk_overlap"):
@@ -295,6 +333,15 @@ def _read_manifest(folder: Path) -> dict:
     if missing := {"options", "files"} - manifest.keys():
         raise UserError(f"{path}: damaged (it lacks {', '.join(sorted(missing))}); {MAKE_ONE}")
     return manifest
+
+
+def is_store(folder: Path) -> bool:
+    """Tell whether a folder is a store of any version, by its manifest; checkpoints have a manifest of their own."""
+    try:
+        manifest = read_json(folder / MANIFEST_NAME)
+    except UserError:
+        return False
+    return isinstance(manifest, dict) and {"format_version", "options"} <= manifest.keys()
 
 
 def _check_size(folder: Path, entry: dict) -> None:

@@ -9,7 +9,6 @@ describes the input, the rules of chunking and the store.
 
 import argparse
 import contextlib
-import errno
 import fcntl
 import functools
 import json
@@ -25,11 +24,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from tqdm import tqdm
 
-from dataset.store import MANIFEST_NAME
+from dataset.store import MANIFEST_NAME, is_store
 from preprocess.buckets import BucketResult, write_bucket
 from preprocess.manifest import Census, build_manifest, summary
-from preprocess.parallel import OrderedMap, ordered_map, sigterm_as_exit
+from preprocess.parallel import OrderedMap, ordered_map
 from preprocess.spool import InputFile, Job, Split, spool_split
+from preprocess.writing import writing
 from utils.chunking import check_chunk_options
 from utils.common_utils import UserError, atomic_folder, atomic_write_text, run_cli
 
@@ -141,8 +141,11 @@ def check_output(output_dir: Path, inputs: tuple[InputFile, ...], overwrite: boo
         return
     if not overwrite:
         raise UserError(f"{output_dir}: exists; choose another --output_dir, or replace it with --overwrite")
-    if not (output_dir / MANIFEST_NAME).is_file() and not (output_dir.is_dir() and not any(output_dir.iterdir())):
-        raise UserError(f"{output_dir}: not a store (it has no {MANIFEST_NAME}), so --overwrite does not remove it")
+    if not is_store(output_dir) and not (output_dir.is_dir() and not any(output_dir.iterdir())):
+        raise UserError(
+            f"{output_dir}: not a store (it has no {MANIFEST_NAME} of one), so --overwrite does not remove it; "
+            "choose another --output_dir"
+        )
     for file in inputs:
         if output_dir in file.path.resolve().parents:
             raise UserError(f"{file.path}: lies in {output_dir}, which --overwrite would remove; choose another folder")
@@ -222,16 +225,8 @@ def parse_options(arguments: list[str] | None = None) -> Options:
 
 def main() -> None:
     options = parse_options()
-    with sigterm_as_exit():
-        try:
-            manifest = preshuffle(options)
-        except OSError as error:
-            hint = (
-                "; the folder of --output_dir needs about twice the inputs' bytes"
-                if error.errno == errno.ENOSPC
-                else ""
-            )
-            raise UserError(f"{error}{hint}") from error
+    with writing(options.output_dir, "--output_dir", needs="about twice the inputs' bytes"):
+        manifest = preshuffle(options)
     print(summary(manifest, options.output_dir))
 
 

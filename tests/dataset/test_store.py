@@ -7,6 +7,7 @@ import json
 import os
 import pickle
 import random
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -210,6 +211,27 @@ def test_stores_chunked_differently_are_not_mixed(tmp_path):
         ChunkStore.open([tmp_path / "a", tmp_path / "b"])
     with pytest.raises(UserError, match="different chunk_overlap"):
         ChunkStore.open([tmp_path / "a", tmp_path / "c"])
+
+
+def test_a_store_given_twice_is_refused(tmp_path):
+    make_store(tmp_path / "a")
+    shutil.copytree(tmp_path / "a", tmp_path / "copy")
+    (tmp_path / "link").symlink_to("a")
+    for other in ("a", "link", "copy"):
+        with pytest.raises(UserError, match=f"{other}: the same store as .*a, so every record of it would count twice"):
+            ChunkStore.open([tmp_path / "a", tmp_path / other])
+
+
+def test_shards_that_are_not_given_are_named(tmp_path, caplog):
+    shards = [tmp_path / f"machine-{index}" / "store" for index in range(3)]
+    for index, shard in enumerate(shards):
+        shard.parent.mkdir()
+        make_store(shard, num_shards=3, shard_index=index)
+    ChunkStore.open([shards[2], shards[0]])
+    assert "2 of 3 shards given; without shard_index 1, a part of the data is not read" in caplog.text
+    caplog.clear()
+    ChunkStore.open(shards)
+    assert caplog.text == ""
 
 
 def test_verify_names_the_file_that_changed(tmp_path):

@@ -304,6 +304,10 @@ def test_overwrite_removes_nothing_but_stores(tmp_path):
     precious = write_lines(tmp_path / "home" / "precious.jsonl", [GOOD])
     with pytest.raises(UserError, match=r"not a store .* --overwrite does not remove it"):
         run(precious, tmp_path / "home", overwrite=True)
+    (tmp_path / "home" / "manifest.json").write_text('{"files": {"adapter.safetensors": {"bytes": 1}}}')
+    with pytest.raises(UserError, match=r"not a store .*choose another --output_dir"):
+        run(precious, tmp_path / "home", overwrite=True)
+    assert precious.exists()
     run(precious, tmp_path / "store")
     inside = precious.rename(tmp_path / "store" / "precious.jsonl")
     with pytest.raises(UserError, match="which --overwrite would remove"):
