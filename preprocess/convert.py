@@ -14,6 +14,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from preprocess.converters import govreport, longbench_v2, narrativeqa, qmsum, quality, table, triviaqa
 from preprocess.converters.release import SPLITS, choose_splits, report, write_split
+from preprocess.writing import writing
 from utils.common_utils import UserError, run_cli
 
 CONVERTERS = {
@@ -51,8 +52,9 @@ def main(arguments: list[str] | None = None) -> None:
     if args.output_dir.exists() and not args.output_dir.is_dir():
         raise UserError(f"--output_dir={args.output_dir}: this is a file; name a folder")
     converter = CONVERTERS[args.name]
-    for split in choose_splits(converter.find_splits(args), args.splits, SPLITS, "the input"):
-        report(split, args.output_dir / f"{split.name}.jsonl", write_split(converter, split, args))
+    with writing(args.output_dir, "--output_dir"):
+        for split in choose_splits(converter.find_splits(args), args.splits, SPLITS, "the input"):
+            report(split, args.output_dir / f"{split.name}.jsonl", write_split(converter, split, args))
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from preprocess.ruler_templates import TASKS, RulerSample, check_task, split_input
 from preprocess.text_length import parse_length
+from preprocess.writing import writing
 from utils.common_utils import UserError, atomic_write_lines, read_jsonl, run_cli
 
 
@@ -131,7 +132,8 @@ def main(arguments: list[str] | None = None) -> None:
                 f"--input: {count} samples have the id {record_id!r}; convert each copy to a folder of its own"
             )
         path = args.output_dir / f"ruler_{found}.jsonl"
-        atomic_write_lines(path, (json.dumps(record, ensure_ascii=False) + "\n" for record in records))
+        with writing(args.output_dir, "--output_dir"):
+            atomic_write_lines(path, (json.dumps(record, ensure_ascii=False) + "\n" for record in records))
         counts = Counter(record["meta"]["ruler_task"] for record in records)
         print(f"{path}: {len(records):,} samples ({', '.join(f'{task} {n:,}' for task, n in counts.items())})")
 

@@ -18,6 +18,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from preprocess.demo_questions import KINDS, LETTERS, sample_questions
 from preprocess.demo_world import SPLITS, build_document, max_sentences
+from preprocess.writing import writing
 from utils.common_utils import UserError, atomic_write_text, closest, run_cli
 
 DEFAULT_LENGTHS = {
@@ -183,7 +184,8 @@ def main(arguments: list[str] | None = None) -> None:
         for record in generate_records(split, specs[split], kind_weights, args.seed):
             lines.append(json.dumps(record, ensure_ascii=False) + "\n")
             answered[split].append({"answer": record["answer"], "meta": record["meta"]})
-        atomic_write_text(args.output_dir / f"{split}.jsonl", "".join(lines))
+        with writing(args.output_dir, "--output_dir"):
+            atomic_write_text(args.output_dir / f"{split}.jsonl", "".join(lines))
         print(format_table(split, [record["meta"] for record in answered[split]]), end="\n\n")
     print(f"Written to {args.output_dir}. Exact match on test without the documents (the best guess from train):")
     for kind, (score, number) in closed_book_baseline(answered["train"], answered["test"]).items():

@@ -24,13 +24,14 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from tqdm import tqdm
 
 from preprocess.haystacks import read_texts
-from preprocess.parallel import ordered_map, sigterm_as_exit
+from preprocess.parallel import ordered_map
 from preprocess.random_keys import BUILT_IN_WORDS, read_word_lists
 from preprocess.ruler_essays import Essay, prose_words, text_words
 from preprocess.ruler_questions import GeneratedQuestions, read_hotpotqa, read_squad
 from preprocess.ruler_tasks import Materials, draft_sample
 from preprocess.ruler_templates import NIAH_SETTINGS, TASKS, RulerSample, check_task
 from preprocess.text_length import DoesNotFit, TokenCount, fit_largest, no_repeats, parse_length
+from preprocess.writing import writing
 from utils.common_utils import UserError, atomic_write_lines, run_cli
 from utils.pretrained import load_tokenizer
 
@@ -194,7 +195,7 @@ def main(arguments: list[str] | None = None) -> None:
     generated = [task for task in tasks if _source(sources, task) == "generated"]
     if generated:
         print(f"note: the haystack or the questions of {', '.join(generated)} are generated, not the official ones")
-    with sigterm_as_exit():
+    with writing(args.output_dir, "--output_dir"):
         for length in lengths:
             write_length(length, args, tasks, sources)
 

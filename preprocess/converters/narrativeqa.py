@@ -9,6 +9,7 @@ behind a book is cut off as well.
 import csv
 import gzip
 import re
+import zlib
 from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -133,7 +134,7 @@ def read_story(path: Path, document: dict, counts: Counts) -> str:
     """Return the text of a story between its marks, without markup.
 
     Raises:
-        UserError: the file is not there, or nothing is left of it.
+        UserError: the file is not there or is damaged, or nothing is left of it.
     """
     try:
         content = path.read_bytes()
@@ -142,6 +143,14 @@ def read_story(path: Path, document: dict, counts: Counts) -> str:
             f"{path}: no such file; run the release's download_stories.sh, or leave out what is missing with "
             "--skip_missing_stories"
         ) from None
+    if content.startswith(b"\x1f\x8b"):
+        try:
+            content = gzip.decompress(content)
+        except (EOFError, OSError, zlib.error) as error:
+            raise UserError(
+                f"{path}: a damaged or incomplete gzip file ({error}); delete it and run the release's "
+                "download_stories.sh again"
+            ) from None
     text = _decode(content, counts).replace("\r\n", "\n").replace("\r", "\n")
     if looks_like_html(text):
         text = html_to_text(text, mark_scripts=True)
@@ -155,8 +164,6 @@ def read_story(path: Path, document: dict, counts: Counts) -> str:
 
 
 def _decode(content: bytes, counts: Counts) -> str:
-    if content.startswith(b"\x1f\x8b"):
-        content = gzip.decompress(content)
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError:

@@ -6,7 +6,7 @@ import gzip
 import pytest
 
 from preprocess.convert import main
-from preprocess.converters.narrativeqa import trim_story
+from preprocess.converters.narrativeqa import read_story, trim_story
 from preprocess.converters.release import Counts
 from utils.common_utils import UserError, read_jsonl
 
@@ -185,6 +185,14 @@ def test_foreign_files_are_named(tmp_path):
     (source / "qaps.csv").unlink()
     with pytest.raises(UserError, match="qaps.csv: no such file"):
         convert(source, tmp_path / "out")
+
+
+def test_a_download_that_was_cut_off_is_named(tmp_path):
+    path = tmp_path / "a.content"
+    path.write_bytes(gzip.compress(b"Once upon a time. " * 100)[:-12])
+    document = {"story_start": "Once", "story_end": "time", "story_word_count": "400"}
+    with pytest.raises(UserError, match=r"a\.content: a damaged or incomplete gzip file .* download_stories.sh again"):
+        read_story(path, document, Counts())
 
 
 def test_a_story_without_text_is_named(tmp_path):
