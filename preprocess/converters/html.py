@@ -7,7 +7,8 @@ SCRIPT_START, SCRIPT_END = "\ue000", "\ue001"
 """Private-use characters around what stood in a script or style element, where it is kept."""
 
 _UNSEEN = ("script", "style", "title")
-_LINE_BREAKS = {"br", "div", "dd", "dt", "hr", "li", "table", "td", "tr", "ul", "ol"}
+_LINE_BREAKS = {"br", "div", "dd", "dt", "hr", "li", "table", "td", "th", "tr", "ul", "ol", "dl"}
+_LINE_BREAKS |= {"article", "aside", "center", "footer", "header", "main", "nav", "section"}
 _PARAGRAPHS = {"p", "h1", "h2", "h3", "h4", "h5", "h6", "pre", "blockquote"}
 
 
@@ -50,6 +51,8 @@ class _TextParser(HTMLParser):
     def handle_endtag(self, tag: str) -> None:
         if tag == self._unseen:
             self._unseen = None
+        elif tag in _LINE_BREAKS:
+            self._break("\n")
         elif tag in _PARAGRAPHS:
             self._break("\n\n")
             self._pre = max(0, self._pre - (tag == "pre"))
