@@ -22,11 +22,22 @@ def test_pieces_end_where_sentences_do(text, pieces):
     assert split_pieces(text) == pieces
 
 
-@pytest.mark.parametrize("text", ["x" * 1000, "word " * 500, "a\n" * 9, "。" * 5, " \n lead", "tail \n"])
+WORDS_WITHOUT_SENTENCES = "alpha beta gamma delta " * 60
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["x" * 1000, "word " * 500, WORDS_WITHOUT_SENTENCES, "a\n" * 9, "。" * 5, " \n lead", "tail \n"],
+)
 def test_pieces_joined_are_the_text_and_none_is_long(text):
     pieces = split_pieces(text)
     assert "".join(pieces) == text
-    assert max(map(len, pieces)) <= 402
+    assert max(map(len, pieces)) <= 400
+
+
+def test_a_long_run_without_sentences_is_cut_between_words():
+    pieces = split_pieces(WORDS_WITHOUT_SENTENCES)
+    assert len(pieces) > 1 and all(piece.endswith(" ") for piece in pieces)
 
 
 def test_a_haystack_grows_as_far_as_asked_and_does_not_depend_on_what_was_asked_before():
