@@ -73,7 +73,8 @@ class StepDataset(Dataset):
         for objective, size in plan.batch_sizes.items():
             if size % num_processes:
                 raise UserError(
-                    f"data.{objective}_batch_size={size}: not divisible by the {num_processes} processes of this run"
+                    f"data.{objective}_batch_size={size}: not divisible by the {num_processes} processes of this run; "
+                    "make it a multiple, or start fewer with PROCESSES_PER_NODE"
                 )
         self.store = store
         self.plan = plan

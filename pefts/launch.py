@@ -172,7 +172,8 @@ def check_launch(launch: Launch, config: TrainConfig) -> None:
         size = getattr(config.data, f"{objective}_batch_size")
         if size % launch.num_processes:
             raise UserError(
-                f"data.{objective}_batch_size={size}: not divisible by the {launch.num_processes} processes of this run"
+                f"data.{objective}_batch_size={size}: not divisible by the {launch.num_processes} processes of this "
+                "run; make it a multiple, or start fewer with PROCESSES_PER_NODE"
             )
     if launch.zero_stage:
         _check_deepspeed()

@@ -153,7 +153,8 @@ def test_processes_share_the_batch(store, model, objective):
 
 
 def test_batch_that_cannot_be_shared_is_refused(store, model):
-    with pytest.raises(UserError, match=r"data.understanding_batch_size=8: not divisible by the 3 processes"):
+    message = r"data.understanding_batch_size=8: not divisible by the 3 processes.*make it a multiple, or start fewer"
+    with pytest.raises(UserError, match=message):
         make_dataset(store, model, Stage(), num_processes=3)
 
 

@@ -78,7 +78,11 @@ def test_what_a_launch_cannot_ask_for(environment, message):
         ({"gradient_clipping": "0.5"}, r"gradient_clipping: 0.5 in the launch file, optim.max_grad_norm=1.0"),
         ({"mixed_precision": "bf16"}, r"mixed_precision: bf16 in the launch file, compute.dtype=float32 \(float32"),
         ({"mixed_precision": "fp16"}, "mixed_precision: fp16"),
-        ({"num_processes": 3}, "data.understanding_batch_size=4: not divisible by the 3 processes"),
+        (
+            {"num_processes": 3},
+            "data.understanding_batch_size=4: not divisible by the 3 processes of this run; make it a multiple, or "
+            "start fewer with PROCESSES_PER_NODE",
+        ),
     ],
 )
 def test_a_launch_that_disagrees_with_the_config(make_config, options, message):
