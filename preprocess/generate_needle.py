@@ -35,6 +35,7 @@ from preprocess.text_length import (
     no_repeats,
     parse_length,
 )
+from preprocess.writing import writing
 from utils.chunking import check_chunk_options
 from utils.common_utils import UserError, atomic_write_lines, run_cli
 from utils.pretrained import load_tokenizer
@@ -174,7 +175,7 @@ def hide(
     parts, reached = [], []
     start = 0
     for needle, depth in zip(needle_set.needles, depths, strict=True):
-        place = int(np.searchsorted(ends, ends[-1] * depth / 100, side="right")) - 1
+        place = int(np.searchsorted(ends, ends[-1] * (depth / 100), side="right")) - 1
         parts += [*pieces[start:place], needle.text + joiner]
         reached.append(100 * float(ends[place] / ends[-1]) if ends[-1] else 0.0)
         start = place
@@ -285,7 +286,8 @@ def main(arguments: list[str] | None = None) -> None:
     generator = make_generator(args)
     cells = [Cell(*cell) for cell in ((n, d, s) for n in lengths for s in range(args.samples) for d in depths)]
     tally = Tally()
-    atomic_write_lines(args.output, generate(generator, cells, tally))
+    with writing(args.output, "--output"):
+        atomic_write_lines(args.output, generate(generator, cells, tally))
     print(
         f"{args.output}: {tally.records} records, {len(cells)} contexts ({len(lengths)} lengths x {len(depths)} depths "
         f"x {args.samples}), shorter than asked for by {np.mean(tally.shortfalls):.2f} % on average, "

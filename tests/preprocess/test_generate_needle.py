@@ -1,13 +1,16 @@
 """Needle contexts: never longer than asked for, the needle where it belongs, the same for the same options."""
 
 import json
+import random
 from collections import defaultdict
 
+import numpy as np
 import pytest
 
 from preprocess.demo_phrases import QUESTIONS
 from preprocess.demo_world import SPLITS, name_split
-from preprocess.generate_needle import main, needle_depths, parse_grid, parse_lengths
+from preprocess.generate_needle import hide, main, needle_depths, parse_grid, parse_lengths
+from preprocess.needles import SanFranciscoNeedle
 from preprocess.records import parse_record
 from tests.conftest import decoder_tokenizer
 from utils.chunking import chunk_spans
@@ -66,6 +69,14 @@ def test_chunks_are_those_of_the_store(tmp_path):
         spans = chunk_spans(record["context"], 80)
         assert len(spans) == record["meta"]["length"]
         assert record["meta"]["needles"][0] in [record["context"][start:end].rstrip() for start, end in spans]
+
+
+def test_depth_100_is_the_end_where_costs_are_fractions():
+    needle_set = SanFranciscoNeedle().draw(random.Random(0), 1)
+    for cost in (0.7, 1 / 3):
+        hidden = hide(needle_set, [f"{number}. " for number in range(8)], np.full(8, cost), "\n", [100])
+        assert hidden.depths == (100.0,)
+        assert hidden.context.endswith(needle_set.needles[0].text.rstrip())
 
 
 def test_demo_needles_are_asked_as_in_the_demo_data_about_subjects_of_no_training_document(tmp_path):
