@@ -161,7 +161,7 @@ def compose(
     instruction = wording.instruction.format(**fields)
     prompt = (wording.question + wording.answer_prefix).format(**fields)
     if example:
-        instruction, context = "", f"{example}\n\n{instruction}{context}"
+        instruction, context = "", f"{example}\n{instruction}{context}"
     return RulerSample(instruction, context, wording.gap, prompt, answers)
 
 
