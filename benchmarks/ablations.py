@@ -28,10 +28,10 @@ from tqdm import tqdm
 
 from benchmarks.ablation_table import ablation_text, collect_figures, summarise_runs
 from benchmarks.config_overrides import apply_overrides, shorten
-from dataset.store import MANIFEST_NAME
+from dataset.store import MANIFEST_NAME, ChunkStore
 from pefts.e2llm_args import TrainConfig
 from pefts.eval_args import EvalConfig
-from utils.common_utils import UserError, atomic_write_text, closest, read_json, run_cli
+from utils.common_utils import UserError, atomic_write_text, closest, read_json, run_cli, sha256_file
 from utils.config_parsing import parse_config
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -48,6 +48,31 @@ class Store:
     source: str | None
     chunk_size: int
     chunk_overlap: int
+    is_own: bool
+    """Whether it is the sweep's, for variants, and so made anew when its source changes; else it is left alone."""
+
+    @property
+    def is_missing(self) -> bool:
+        """Whether it has to be made, for the first time or of another content of its source."""
+        if not (self.path / MANIFEST_NAME).is_file():
+            return True
+        if not self.is_own or self.source is None or not Path(self.source).is_file():
+            return False
+        return not self._digest_path.is_file() or self._digest_path.read_text() != sha256_file(Path(self.source))
+
+    def make(self, log: Path) -> None:
+        """Chunk the source."""
+        chunking = ["--chunk_size", str(self.chunk_size), "--chunk_overlap", str(self.chunk_overlap)]
+        arguments = ["--input", self.source, "--output_dir", str(self.path), *chunking]
+        arguments += ["--overwrite"] if self.is_own else []
+        digest = sha256_file(Path(self.source))
+        run_script(["preprocess/preshuffle_data_and_chunk.py", *arguments], log, lambda: None)
+        if self.is_own:
+            atomic_write_text(self._digest_path, digest)
+
+    @property
+    def _digest_path(self) -> Path:
+        return self.path.with_name(f"{self.path.name}.source-sha256")
 
 
 @dataclass(frozen=True)
@@ -59,6 +84,8 @@ class Run:
     folder: Path
     train: dict
     eval: dict
+    stores: tuple[Path, ...]
+    """What it reads, in training and evaluation."""
 
     @property
     def name(self) -> str:
@@ -76,6 +103,25 @@ class Run:
     @property
     def is_done(self) -> bool:
         return (self.folder / "eval/metrics.json").is_file()
+
+    def check_data(self, fingerprints: Mapping[Path, str]) -> None:
+        """Compare the stores with those that the run was begun with, or note them if it has not begun.
+
+        Raises:
+            UserError: a store has another content now, so that the run would not compare with new ones.
+        """
+        path = self.folder / "stores.json"
+        known = read_json(path) if self.is_begun and path.is_file() else {}
+        if self.is_begun and not known:
+            print(f"warning: {path}: missing, so it is not known what data this run has read", file=sys.stderr)
+        for store in self.stores:
+            if known.get(str(store), fingerprints[store]) != fingerprints[store]:
+                raise UserError(
+                    f"{path}: this run was begun with another content of {store}; remove {self.folder} or choose "
+                    "another --output_dir"
+                )
+        content = {str(store): fingerprints[store] for store in self.stores}
+        atomic_write_text(path, json.dumps(content, indent=2) + "\n")
 
     @property
     def step(self) -> int:
@@ -130,8 +176,8 @@ class Sweep:
         evaluation = apply_overrides(self.base_eval, options.get("eval", {}), f"{place}.eval")
         train |= {"output_dir": str(folder), "seed": seed}
         evaluation |= {"output_dir": str(folder / "eval"), "checkpoint": str(folder / "checkpoints/latest")}
-        self._point_to_stores(train, evaluation)
-        run = Run(variant, seed, folder, train, evaluation)
+        stores = self._point_to_stores(train, evaluation)
+        run = Run(variant, seed, folder, train, evaluation, stores)
         for name, config, config_class in (("train", train, TrainConfig), ("eval", evaluation, EvalConfig)):
             path = folder / f"{name}_config.json"
             text = json.dumps(config, indent=2) + "\n"
@@ -143,13 +189,10 @@ class Sweep:
             parse_config(config_class, ["--config", str(path)])
         return run
 
-    def _point_to_stores(self, train: dict, evaluation: dict) -> None:
-        """Let a run of another chunking than the base's read stores of its own."""
+    def _point_to_stores(self, train: dict, evaluation: dict) -> tuple[Path, ...]:
+        """Let a run of another chunking than the base's read stores of its own; returns the stores it reads."""
         chunking, base_chunking = _chunking(train), _chunking(self.base_train)
-
-        def moved(paths: Sequence[str]) -> list[str]:
-            return [str(self._store(path, chunking, chunking == base_chunking).path) for path in paths]
-
+        stores: dict[Path, None] = {}
         for options, key in (
             (train["data"], "train"),
             (train["data"], "validation"),
@@ -157,12 +200,16 @@ class Sweep:
             (evaluation.get("reconstruction", {}), "data"),
         ):
             if key in options:
-                options[key] = moved(options[key])
+                paths = [self._store(path, chunking, chunking == base_chunking).path for path in options[key]]
+                options[key] = [str(path) for path in paths]
+                stores |= dict.fromkeys(paths)
+        return tuple(stores)
 
     def _store(self, base_path: str, chunking: tuple[int, int], is_base: bool) -> Store:
         folder = self.output_dir / "stores" / f"chunk-{chunking[0]}-overlap-{chunking[1]}"
         path = Path(base_path) if is_base else folder / base_path.strip("/").replace("/", "-")
-        return self.stores.setdefault(path, Store(path, self.spec.get("inputs", {}).get(base_path), *chunking))
+        source = self.spec.get("inputs", {}).get(base_path)
+        return self.stores.setdefault(path, Store(path, source, *chunking, is_own=not is_base))
 
     def _check_stores(self, source: str) -> None:
         for store in self.stores.values():
@@ -176,13 +223,17 @@ class Sweep:
                 raise UserError(f"{source}: inputs: {store.source}: no such file (`make demo` makes the demo's data)")
 
     def make_stores(self) -> None:
-        """Chunk the inputs of stores that are not there yet."""
-        missing = [store for store in self.stores.values() if not (store.path / MANIFEST_NAME).is_file()]
+        """Chunk the inputs of stores that are not there yet, and check that begun runs have read what is there now.
+
+        Raises:
+            UserError: a store cannot be made, or a run has read another content of one.
+        """
+        missing = [store for store in self.stores.values() if store.is_missing]
         for store in tqdm(missing, "chunking", unit="store", disable=not missing):
-            chunking = ["--chunk_size", str(store.chunk_size), "--chunk_overlap", str(store.chunk_overlap)]
-            arguments = ["--input", store.source, "--output_dir", str(store.path), *chunking]
-            log = self.output_dir / "stores.log"
-            run_script(["preprocess/preshuffle_data_and_chunk.py", *arguments], log, lambda: None)
+            store.make(self.output_dir / "stores.log")
+        fingerprints = {path: ChunkStore([path]).fingerprint for path in self.stores}
+        for run in self.runs:
+            run.check_data(fingerprints)
 
     def run(self, command: str) -> dict[str, str]:
         """Make every run that is not there yet, and the table after each; returns what failed, by name of the run."""
@@ -247,13 +298,19 @@ def _make(run: Run, show: Callable[[str], None]) -> None:
 def run_script(arguments: Sequence[str], log: Path, while_waiting: Callable[[], None]) -> None:
     """Run a script of this project, what it prints going to the end of a file; it does not outlive this process.
 
+    It gets one SIGTERM where this process is interrupted, and none of the terminal's own signals: a training takes a
+    second signal for an order to stop without saving.
+
     Raises:
         UserError: it failed; the message has its last line and names the file.
     """
     log.parent.mkdir(parents=True, exist_ok=True)
     with open(log, "a", encoding="utf-8") as file:
         process = subprocess.Popen(
-            [sys.executable, str(ROOT / arguments[0]), *arguments[1:]], stdout=file, stderr=subprocess.STDOUT
+            [sys.executable, str(ROOT / arguments[0]), *arguments[1:]],
+            stdout=file,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
         )
         try:
             while process.poll() is None:
@@ -284,7 +341,9 @@ def main() -> int:
     parser.add_argument("--num_steps", type=_positive, help="steps of each training; the curriculum shrinks with it")
     options = parser.parse_args()
     # As Ctrl-C: what is running is ended, and the next start goes on from there.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) != signal.SIG_IGN:  # as nohup sets it
+            signal.signal(number, lambda received, _: sys.exit(128 + received))
     spec = read_json(options.config)
     sweep = Sweep(spec, str(options.config), options.output_dir, options.variants, options.seeds, options.num_steps)
     sweep.make_stores()

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 from transformers.utils import logging as transformers_logging
@@ -15,6 +16,7 @@ import eval as eval_script
 import train_accelerate
 from benchmarks import ablations
 from benchmarks.ablations import Sweep, run_script
+from dataset.store import MANIFEST_NAME
 from pefts.e2llm_args import TrainConfig
 from pefts.run_setup import build_trainer
 from tests.pefts.conftest import ROOT, parsed, town_records, train_options, write_store
@@ -165,21 +167,78 @@ def test_a_script_that_fails_is_quoted_and_one_that_runs_is_ended(tmp_path):
         run_script(arguments, tmp_path / "x.out", lambda: None)
 
     (tmp_path / "sleeper.py").write_text("import os, time\nprint(os.getpid(), flush=True)\ntime.sleep(600)\n")
+    process, output = start_script(tmp_path / "sleeper.py")
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(timeout=60) == 143
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(output.read_text()), 0)
+
+
+def start_script(script: Path) -> tuple[subprocess.Popen, Path]:
+    """Start a process that runs a script as a sweep does; returns it, and what the script prints, once it has begun."""
+    output = script.with_suffix(".out")
     code = (
         "import signal, sys\n"
         "from pathlib import Path\n"
         "from benchmarks.ablations import run_script\n"
         "signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))\n"
-        f"run_script([{str(tmp_path / 'sleeper.py')!r}], Path({str(tmp_path / 'sleeper.out')!r}), lambda: None)\n"
+        f"run_script([{str(script)!r}], Path({str(output)!r}), lambda: None)\n"
     )
-    process = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT)
+    process = subprocess.Popen(
+        [sys.executable, "-c", code], cwd=ROOT, stderr=subprocess.DEVNULL, start_new_session=True
+    )
     deadline = time.monotonic() + 300
-    output = tmp_path / "sleeper.out"
     while not output.exists() or not output.read_text().endswith("\n"):
         assert process.poll() is None
         assert time.monotonic() < deadline
         time.sleep(0.05)
-    process.send_signal(signal.SIGTERM)
-    assert process.wait(timeout=60) == 143
-    with pytest.raises(ProcessLookupError):
-        os.kill(int(output.read_text()), 0)
+    return process, output
+
+
+def test_ctrl_c_reaches_a_script_as_one_signal(tmp_path):
+    script = tmp_path / "counter.py"
+    script.write_text(
+        "import signal, time\n"
+        "def note(number, _frame):\n"
+        "    print(signal.Signals(number).name, flush=True)\n"
+        "for number in (signal.SIGINT, signal.SIGTERM):\n"
+        "    signal.signal(number, note)\n"
+        "print('ready', flush=True)\n"
+        "signal.pause()\n"
+        "time.sleep(1)\n"
+    )
+    process, output = start_script(script)
+    # A terminal sends it to all processes of the group.
+    os.killpg(process.pid, signal.SIGINT)
+    assert process.wait(timeout=120) != 0
+    assert output.read_text().split() == ["ready", "SIGTERM"]
+
+
+def test_runs_on_different_data_are_not_mixed(make_sweep, scripts, tmp_path):
+    variants = {
+        "base": {"what": "as it is"},
+        "chunk_size_20": {"what": "small chunks", "train": {"model.chunk_size": 20}},
+    }
+    sweep = make_sweep(variants)
+    sweep.make_stores()
+    own = next(store for store in sweep.stores.values() if store.is_own and store.source.endswith("train.jsonl"))
+    before = (own.path / MANIFEST_NAME).read_text()
+    for run in sweep.runs:
+        (run.folder / "checkpoints/latest").mkdir(parents=True)
+    scripts.clear()
+    make_sweep(variants).make_stores()
+    assert scripts == []
+
+    source = Path(own.source)
+    source.write_text(source.read_text().replace("Rome", "Oslo"), encoding="utf-8")
+    with pytest.raises(
+        UserError, match=r"chunk_size_20/seed-0/stores.json: .* another content of .*; remove .* or choose"
+    ):
+        make_sweep(variants).make_stores()
+    assert len(scripts) == 1 and (own.path / MANIFEST_NAME).read_text() != before
+
+    write_store(tmp_path / "train", town_records(seed=3), "--overwrite")
+    with pytest.raises(
+        UserError, match=r"base/seed-0/stores.json: this run was begun with another content of .*train;"
+    ):
+        make_sweep(variants, names=("base",)).make_stores()
