@@ -1,4 +1,5 @@
-# `make demo` and `make test` need Python 3.10 or newer; everything goes into .venv, data/demo and outputs/demo.
+# `make demo` and `make test` need Python 3.10 or newer. Everything goes into .venv, data/demo and outputs/demo (`make
+# baselines`: data/demo_baselines), but for the decoder, which is converted once into ~/.cache/e2llm or E2LLM_CACHE_DIR.
 SHELL := /bin/sh
 PYTHON ?= python3
 RUN := .venv/bin/python
@@ -7,7 +8,7 @@ DATA := data/demo
 OUT := outputs/demo
 SPLITS := train validation test
 
-.PHONY: demo baselines test lint setup clean-demo
+.PHONY: FORCE demo baselines test lint setup clean-demo
 .DELETE_ON_ERROR:
 
 setup: $(INSTALLED)
@@ -31,13 +32,13 @@ demo: $(OUT)/eval/report.md
 	@echo "report: $<"
 	@for plot in $(OUT)/eval/plots/*.png; do echo "plot:   $$plot"; done
 
-$(DATA)/train.jsonl: | $(INSTALLED)
-	$(RUN) preprocess/generate_demo_data.py --output_dir $(DATA) $(DEMO_DATA_OPTIONS)
+# One stamp for the three files, as they are whole only together.
+$(DATA)/.generated: | $(INSTALLED)
+	$(RUN) preprocess/generate_demo_data.py --output_dir $(@D) $(DEMO_DATA_OPTIONS)
+	@touch $@
 
-$(DATA)/validation.jsonl $(DATA)/test.jsonl: $(DATA)/train.jsonl ;
-
-$(DATA)/store/%/manifest.json: $(DATA)/%.jsonl
-	$(RUN) preprocess/preshuffle_data_and_chunk.py --input $< --output_dir $(@D) --chunk_size 80 --overwrite
+$(DATA)/store/%/manifest.json: $(DATA)/.generated
+	$(RUN) preprocess/preshuffle_data_and_chunk.py --input $(DATA)/$*.jsonl --output_dir $(@D) --chunk_size 80 --overwrite
 
 $(OUT)/trained: $(SPLITS:%=$(DATA)/store/%/manifest.json)
 	PROCESSES_PER_NODE=1 PYTHON=$(RUN) sh train_local_machine.sh --config configs/demo_train_config.json
@@ -58,13 +59,20 @@ baselines: $(OUT)/baselines/report.md
 	@echo
 	@sed '/^## Sample/,$$d' $<
 
-$(LONG)/needle.jsonl: | $(INSTALLED)
+# Written when the lengths change, and then what follows is made anew.
+$(LONG)/.lengths: FORCE
+	@mkdir -p $(@D)
+	@echo "$(LENGTHS) $(LONG_LENGTHS) $(RULER_LENGTHS)" | cmp -s - $@ || \
+		echo "$(LENGTHS) $(LONG_LENGTHS) $(RULER_LENGTHS)" > $@
+
+$(LONG)/needle.jsonl: $(LONG)/.lengths | $(INSTALLED)
 	$(RUN) preprocess/generate_needle.py --output $@ --lengths $(LENGTHS) --depths 0,50,100 --tokenizer $(DECODER)
 
-$(LONG)/needle_long.jsonl: | $(INSTALLED)
+$(LONG)/needle_long.jsonl: $(LONG)/.lengths | $(INSTALLED)
 	$(RUN) preprocess/generate_needle.py --output $@ --lengths $(LONG_LENGTHS) --depths 25,75 --tokenizer $(DECODER)
 
-$(LONG)/ruler/.generated: | $(INSTALLED)
+$(LONG)/ruler/.generated: $(LONG)/.lengths | $(INSTALLED)
+	rm -rf $(@D)
 	$(RUN) preprocess/generate_ruler.py --output_dir $(@D) --lengths $(RULER_LENGTHS) --tokenizer $(DECODER) \
 		--tasks niah_single_1,vt,qa_1 --num_samples 1
 	@touch $@
@@ -77,7 +85,7 @@ $(LONG)/store/ruler/manifest.json: $(LONG)/ruler/.generated
 		--overwrite
 
 $(OUT)/baselines/report.md: $(OUT)/trained $(LONG)/store/needle/manifest.json $(LONG)/store/ruler/manifest.json
-	PYTHON=$(RUN) sh eval.sh --config configs/demo_baselines_eval_config.json
+	PYTHON=$(RUN) sh eval.sh --config configs/demo_baselines_eval_config.json --overwrite true
 
 clean-demo:
 	rm -rf $(DATA) $(OUT) $(LONG)
