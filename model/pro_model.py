@@ -157,6 +157,14 @@ class E2LLM(nn.Module):
         return min(self.config.decoder_max_tokens or window, window)
 
     @property
+    def end_token_ids(self) -> frozenset[int]:
+        """The tokens that end an answer: the tokenizer's, which training puts behind answers, and those of the
+        decoder's generation config, where chat models name the end of their turn (Gemma, Phi-3)."""
+        named = getattr(self.causal_lm.generation_config, "eos_token_id", None)
+        named = named if isinstance(named, list) else [] if named is None else [named]
+        return frozenset({self.decoder_tokenizer.eos_token_id, *named})
+
+    @property
     def takes_branches(self) -> bool:
         """Whether the decoder can read packed prompts: its attention takes a mask of its own for every position.
 
