@@ -69,6 +69,10 @@ class EvalPlan:
         """Return the modes of a task."""
         return task.modes or self.config.modes
 
+    def ids(self, task: EvalTask) -> list[str]:
+        """Return the ids of a task's prompts."""
+        return [example.id for examples in self.examples[task.name].values() for example in examples]
+
     def _units(self, task: EvalTask) -> Iterator[Unit]:
         """Cut a task into units of about `batch_size` prompts and at most `max_positions` chunk tokens; a context that
         exceeds them alone is a unit of its own."""
