@@ -39,25 +39,33 @@ class EncodedContext:
     """[n, K, d], float32 on the processor's memory."""
     num_characters: int
     """Length of the text it stands for."""
+    encoded_by: str = ""
+    """The `E2LLM.encoder_fingerprint` of the model that `encode_context` used; empty: not known, and not checked."""
 
     def save(self, path: str | Path) -> None:
-        """Write it to a safetensors file."""
-        save_file({"chunk_tokens": self.chunk_tokens}, path, {"num_characters": str(self.num_characters)})
+        """Write it, as `encode_context` returned it, to a safetensors file."""
+        assert self.encoded_by, "nothing tells which model encoded this context"
+        metadata = {"num_characters": str(self.num_characters), "encoded_by": self.encoded_by}
+        save_file({"chunk_tokens": self.chunk_tokens}, path, metadata)
 
     @classmethod
     def load(cls, path: str | Path) -> "EncodedContext":
         """Read what `save` wrote.
 
         Raises:
-            UserError: the file is missing or no such file.
+            UserError: the file is missing or no such file, or does not say which model encoded it.
         """
         try:
             with safe_open(path, "pt") as file:
-                return cls(file.get_tensor("chunk_tokens"), int((file.metadata() or {})["num_characters"]))
+                metadata = file.metadata() or {}
+                chunk_tokens, num_characters = file.get_tensor("chunk_tokens"), int(metadata["num_characters"])
         except FileNotFoundError:
             raise UserError(f"{path}: no such file") from None
         except (SafetensorError, KeyError) as error:
             raise UserError(f"{path}: not a saved context ({error})") from None
+        if not metadata.get("encoded_by"):
+            raise UserError(f"{path}: does not say which checkpoint encoded it, as older files; encode it again")
+        return cls(chunk_tokens, num_characters, metadata["encoded_by"])
 
 
 @dataclass
@@ -110,7 +118,7 @@ def encode_chunks(model: "E2LLM", chunks: Sequence[str]) -> tuple[torch.Tensor, 
 def encode_context(model: "E2LLM", text: str) -> EncodedContext:
     """Chunk a text as in training and encode it; an empty text gives a context of no chunks."""
     chunks = split_into_chunks(text, model.config.chunk_size, model.config.chunk_overlap) if text else []
-    return EncodedContext(encode_chunks(model, chunks)[0], len(text))
+    return EncodedContext(encode_chunks(model, chunks)[0], len(text), model.encoder_fingerprint)
 
 
 @torch.inference_mode()
@@ -158,18 +166,27 @@ def generate(
         if key not in beginnings:
             beginnings[key] = chunk_token_head(model, ids.prefix_ids, context)
         inputs.append(DecoderInput(beginnings[key], ids.suffix_ids))
-        check_length(inputs[-1], prompt, max_new_tokens, model.decoder_window)
+        check_length(inputs[-1], f"prompt {prompt[:60]!r}", max_new_tokens, model.decoder_window)
     return answer_inputs(model, inputs, max_new_tokens=max_new_tokens, max_positions=max_positions, **sampling)
 
 
 def chunk_token_head(model: "E2LLM", prefix_ids: tuple[int, ...], context: EncodedContext) -> torch.Tensor:
-    """Return the embeddings [P, d] of a prompt's prefix followed by the context's chunk tokens."""
+    """Return the embeddings [P, d] of a prompt's prefix followed by the context's chunk tokens.
+
+    Raises:
+        UserError: another model encoded the context.
+    """
     prefix = token_head(model, prefix_ids)
     adapter = model.chunk_encoder.adapter
     expected = (adapter.num_chunk_tokens, adapter.projection.out_features)
     if tuple(context.chunk_tokens.shape[1:]) != expected:
         raise UserError(
             f"the context was encoded by another model: {tuple(context.chunk_tokens.shape[1:])}, not {expected}"
+        )
+    if context.encoded_by and context.encoded_by != model.encoder_fingerprint:
+        raise UserError(
+            f"the context was encoded by another checkpoint or with another chunk size ({context.encoded_by}, not "
+            f"{model.encoder_fingerprint}): encode it again"
         )
     chunk_tokens = context.chunk_tokens.flatten(0, 1).to(prefix.device, prefix.dtype)
     return torch.cat([prefix, chunk_tokens])
@@ -181,8 +198,17 @@ def token_head(model: "E2LLM", token_ids: Sequence[int]) -> torch.Tensor:
     return model.decoder.get_input_embeddings()(ids)
 
 
-def check_length(row: DecoderInput, prompt: str, max_new_tokens: int, window: int) -> None:
+def check_length(
+    row: DecoderInput,
+    name: str,
+    max_new_tokens: int,
+    window: int,
+    way_out: str = "shorten the context or lower max_new_tokens",
+) -> None:
     """Check that a prompt with its context and answer fits a window of the decoder.
+
+    Args:
+        name, way_out: what the message calls the prompt, and what it says is to be done.
 
     Raises:
         UserError: it does not.
@@ -190,8 +216,8 @@ def check_length(row: DecoderInput, prompt: str, max_new_tokens: int, window: in
     length = row.num_positions + max_new_tokens
     if length > window:
         raise UserError(
-            f"prompt {prompt[:60]!r}: with its context and max_new_tokens={max_new_tokens} it takes {length} decoder "
-            f"positions of {window}; shorten the context or lower max_new_tokens"
+            f"{name}: with its context and max_new_tokens={max_new_tokens} it takes {length} decoder positions of "
+            f"{window}; {way_out}"
         )
 
 

@@ -60,6 +60,9 @@ class E2LLM(nn.Module):
         self.config = config
         self.resolved_compute = resolved
         self.decoder = decoder
+        self.folded_encoder_lora = ""
+        """Hash of the encoder's LoRA once it is folded in."""
+        self._fingerprint: tuple[list, str] | None = None
         embeddings = decoder.get_input_embeddings().weight
         # Measured on a part of a large vocabulary: enough for a standard deviation.
         self.embedding_std = embeddings[:20000].detach().float().std().item()
@@ -138,6 +141,17 @@ class E2LLM(nn.Module):
                 if isinstance(backbone, PeftModel):
                     stack.enter_context(backbone.disable_adapter())
             yield
+
+    @property
+    def encoder_fingerprint(self) -> str:
+        """A short hash of what tells the chunk tokens of one checkpoint from those of another: the weights of adapter
+        and encoder LoRA, and how text is chunked. Folding LoRA in does not change it."""
+        tensors = checkpoint.encoder_tensors(self)
+        # Tensors made in inference mode count no versions, and cannot be trained.
+        state = [(tensor.data_ptr(), tensor.is_inference() or tensor._version) for tensor in tensors.values()]
+        if self._fingerprint is None or self._fingerprint[0] != state:
+            self._fingerprint = (state, checkpoint.encoder_fingerprint(self, tensors))
+        return self._fingerprint[1]
 
     @property
     def device(self) -> torch.device:

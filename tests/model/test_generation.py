@@ -4,6 +4,7 @@ import dataclasses
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from transformers import GenerationConfig
 
 from model import generation
@@ -92,6 +93,26 @@ def test_contexts_are_saved_and_loaded(model, contexts_text, tmp_path):
         EncodedContext.load(tmp_path / "broken.safetensors")
     with pytest.raises(UserError, match="missing.safetensors: no such file"):
         EncodedContext.load(tmp_path / "missing.safetensors")
+
+
+def test_a_context_of_another_checkpoint_is_refused(model, model_config, contexts_text, tmp_path):
+    model.encode_context(contexts_text[2]).save(tmp_path / "context.safetensors")
+    context = EncodedContext.load(tmp_path / "context.safetensors")
+    same = build_model(model_config).eval()
+    assert same.generate(["Who?"], context, max_new_tokens=3) == model.generate(["Who?"], context, max_new_tokens=3)
+    with pytest.raises(UserError, match=r"encoded by another checkpoint or with another chunk size .*encode it again"):
+        build_model(model_config, seed=1).generate(["Who?"], context)
+    with pytest.raises(UserError, match="with another chunk size"):
+        build_model(dataclasses.replace(model_config, chunk_size=41)).generate(["Who?"], context)
+    before = model.encoder_fingerprint
+    model.fold_lora()
+    assert model.encoder_fingerprint == before, "folding changes no checkpoint"
+    with torch.no_grad():
+        model.chunk_encoder.adapter.projection.weight[0, 0] += 1
+    assert model.encoder_fingerprint != before
+    save_file({"chunk_tokens": context.chunk_tokens}, tmp_path / "old.safetensors", {"num_characters": "9"})
+    with pytest.raises(UserError, match="old.safetensors: does not say which checkpoint encoded it.*encode it again"):
+        EncodedContext.load(tmp_path / "old.safetensors")
 
 
 def test_sampling_is_seeded_and_differs_from_greedy(model, contexts_text):
