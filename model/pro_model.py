@@ -167,8 +167,13 @@ class E2LLM(nn.Module):
     @property
     def decoder_window(self) -> int:
         """Decoder positions that prompt, chunk tokens and answer may take together."""
+        return min(self.config.decoder_max_tokens or self.native_decoder_window, self.native_decoder_window)
+
+    @property
+    def native_decoder_window(self) -> int:
+        """Decoder positions that the decoder was made for, whatever E2LLM takes of them."""
         window = _window(self.decoder.config, self.decoder_tokenizer)
-        return min(self.config.decoder_max_tokens or window, window)
+        return min(self.config.decoder_native_window or window, window)
 
     @property
     def end_token_ids(self) -> frozenset[int]:
