@@ -76,12 +76,18 @@ def _megabytes(module: torch.nn.Module) -> str:
 
 
 def write_results(config: EvalConfig, evaluator: Evaluator, run_info: dict) -> None:
-    """Measure reconstruction and diagnostics, score the predictions, and write and print the report."""
+    """Measure reconstruction and diagnostics, score the predictions asked for, and write and print the report."""
+    plan = evaluator.plan
+    tasks = [
+        {"name": task.name, "metrics": task.metrics, "published": task.published}
+        | {"modes": plan.modes(task), "ids": plan.ids(task)}
+        for task in config.tasks
+    ]
     training_metrics = Path(config.checkpoint).resolve().parent.parent / METRICS_FILE
     report = write_evaluation(
         evaluator.folder,
         predictions=read_predictions(evaluator.files.path),
-        tasks=[{"name": task.name, "metrics": task.metrics, "published": task.published} for task in config.tasks],
+        tasks=tasks,
         reconstruction=measure_reconstruction(config, evaluator.model),
         diagnostics=summarise_diagnostics(restate_chunks(config, evaluator.model), attend_to_chunks(evaluator)),
         training_metrics=training_metrics if training_metrics.is_file() else None,

@@ -4,6 +4,15 @@
 # Environment: PROCESSES_PER_NODE (default: the number of GPUs, or 1), PYTHON.
 set -eu
 cd "$(dirname "$0")"
+
+for argument in "$@"; do
+    case $argument in
+        --accelerate_config*)
+            echo "error: $argument: chooses the engine of a training, and an evaluation has none; leave it out" >&2
+            exit 2
+            ;;
+    esac
+done
 . local/environment.sh
 
 if [ "$PROCESSES_PER_NODE" -eq 1 ]; then

@@ -6,6 +6,7 @@
 set -eu
 cd "$(dirname "$0")"
 . local/environment.sh
+keep_freed_memory
 
 if [ "$PROCESSES_PER_NODE" -eq 1 ] && [ "$engine" = MULTI_GPU ]; then
     exec "$PYTHON" train_accelerate.py "$@"

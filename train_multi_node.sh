@@ -24,6 +24,7 @@ MASTER_PORT=${MASTER_PORT:-${PET_MASTER_PORT:-}}
 if [ -z "${PROCESSES_PER_NODE:-}" ]; then PROCESSES_PER_NODE=${LOCAL_WORLD_SIZE:-${PET_NPROC_PER_NODE:-}}; fi
 LAUNCH_CONFIG=${LAUNCH_CONFIG:-local/ds_config_zero2.yaml}
 . local/environment.sh
+keep_freed_memory
 
 for name in NNODES NODE_RANK MASTER_ADDR MASTER_PORT; do
     eval "value=\${$name:-}"

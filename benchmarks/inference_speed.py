@@ -98,8 +98,8 @@ def measure(
 
 
 def _answer(model: E2LLM, row: DecoderInput, num_tokens: int) -> list[GeneratedAnswer]:
-    factor = rope_factor(row.num_positions + num_tokens, model.decoder_window)
-    with scaled_rope(model.causal_lm, factor, model.decoder_window):
+    factor = rope_factor(row.num_positions + num_tokens, model.native_decoder_window)
+    with scaled_rope(model.causal_lm, factor, model.native_decoder_window):
         return answer_inputs(model, [row], max_new_tokens=num_tokens, stop_at_eos=False)
 
 

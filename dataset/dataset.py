@@ -13,6 +13,10 @@ from utils.common_utils import UserError
 from utils.tokenization import ChunkTokenizer, PromptFormatter
 
 
+class NoRoomError(UserError):
+    """A prompt and its answer leave no room for a chunk in the decoder's window."""
+
+
 @dataclass(frozen=True)
 class RowLimits:
     """What a decoder row may take."""
@@ -54,6 +58,7 @@ class StepDataset(Dataset):
 
     Raises:
         UserError: a batch size cannot be shared by the processes.
+        NoRoomError: on reading a step, where a row does not fit.
     """
 
     def __init__(
@@ -164,7 +169,7 @@ class StepDataset(Dataset):
         longest = max(rows, key=lambda row: row.length(0))
         room = (self.limits.decoder_window - longest.length(0)) // self.limits.num_chunk_tokens
         if room < 1:
-            raise UserError(
+            raise NoRoomError(
                 f"{longest.example_id}: its prompt and answer take {longest.length(0)} decoder tokens and leave no "
                 f"room for a chunk in a window of {self.limits.decoder_window}; lower data.max_answer_tokens"
             )

@@ -20,10 +20,10 @@ _LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 # The first line is nothing but a letter: "B", "(b)", "**B**", "Answer: B".
 _BARE_LETTER = re.compile(r"^\W*(?:(?i:answer|option|choice)\b\W*)?([A-Za-z])[^\w\n]*(?:\n|$)")
 # Where a letter is marked as the answer, the surest form first. A letter followed by another word is no answer
-# ("A man", "the answer is A dog"), nor is an initial within a name ("D.H. Lawrence").
+# ("A man", "the answer is A dog"), nor is an initial within a name ("D.H. Lawrence", "C. S. Lewis").
 _MARKED_LETTERS = (
     re.compile(r"^\W*\(([A-Za-z])\)"),
-    re.compile(r"^\W*([A-Za-z])\s*[).:\]]\W*(?:\s|$)"),
+    re.compile(r"^\W*([A-Za-z])\s*(?:[):\]]|\.(?!\s*[A-Z]\.\s))\W*(?:\s|$)"),
     re.compile(r"\b(?i:answer|option|choice)(?i:\s+is)?\s*:?\s*(?i:(?:option|choice)\s+)?[*\"']*[(\[]([A-Za-z])[)\]]"),
     re.compile(r"\b(?i:answer)(?i:\s+is)?\s*:?\s*(?i:(?:option|choice)\s+)?[*\"']*([A-Z])[*\"']*\s*(?:[.,:;\n]|$)"),
     re.compile(r"\b(?i:option|choice)\s+([A-Z])\b"),

@@ -5,7 +5,7 @@ python -m evaluate.longbench_v2 --predictions outputs/longbench_v2/eval/predicti
 
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -25,7 +25,7 @@ COLUMNS = {
 """The table's columns, and the field and value of the items that each is about."""
 
 GUESS = 0.25
-"""What an item without a readable answer counts in the `compensated` table: guessing among four."""
+"""What an item without a readable answer counts in the `compensated` accuracy: guessing among four."""
 
 _ANSWERS = (re.compile(r"The correct answer is \(([A-D])\)"), re.compile(r"The correct answer is ([A-D])"))
 
@@ -42,23 +42,6 @@ def extract_answer(response: str) -> str | None:
         if match := pattern.search(text):
             return match.group(1)
     return None
-
-
-def result_table(rows: Sequence[Mapping], compensated: bool = False) -> dict[str, float | None]:
-    """Return the six accuracies in percent, rounded to one decimal; None for a group without items.
-
-    The official script divides by zero there.
-
-    Args:
-        rows: items with `difficulty`, `length`, `pred` (a letter or None) and `answer` (a letter).
-        compensated: count an item without an answer a quarter, not 0.
-    """
-    table = {}
-    for column, group in COLUMNS.items():
-        chosen = [row for row in rows if group is None or row[group[0]] == group[1]]
-        scores = [GUESS if compensated and row["pred"] is None else row["pred"] == row["answer"] for row in chosen]
-        table[column] = round(100 * sum(scores) / len(scores), 1) if scores else None
-    return table
 
 
 def _score_item(record: dict) -> dict[str, float]:

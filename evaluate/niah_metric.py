@@ -122,10 +122,10 @@ def depth_grid(predictions: Sequence[Mapping], key: str = "substring") -> DepthG
     scores = score_examples(predictions, [NEEDLE]).values[NEEDLE.label(key)]
     by_cell: dict[tuple[float, float], list[float]] = {}
     for record, score in zip(predictions, scores.tolist(), strict=True):
-        cell = tuple(_number(record, f"meta.{field}") for field in ("length", "depth"))
+        cell = _cell(record)
         if score == score:
             by_cell.setdefault(cell, []).append(score)
-    units = {str(field_value(record, "meta.unit") or "tokens") for record in predictions}
+    units = {length_unit(record) for record in predictions}
     if len(units) > 1:
         raise UserError(f"lengths in {' and '.join(sorted(units))} do not go into one table; choose with --task")
     return DepthGrid(
@@ -135,6 +135,24 @@ def depth_grid(predictions: Sequence[Mapping], key: str = "substring") -> DepthG
         counts={cell: len(each) for cell, each in by_cell.items()},
         unit=units.pop() if units else "tokens",
     )
+
+
+def length_unit(record: Mapping) -> str:
+    """Return what the length of a record's context is counted in."""
+    return str(field_value(record, "meta.unit") or "tokens")
+
+
+def has_place(record: Mapping) -> bool:
+    """Tell whether a record says which length and depth of the grid it belongs to."""
+    try:
+        _cell(record)
+    except UserError:
+        return False
+    return True
+
+
+def _cell(record: Mapping) -> tuple[float, float]:
+    return _number(record, "meta.length"), _number(record, "meta.depth")
 
 
 def _number(record: Mapping, field: str) -> float:

@@ -1,7 +1,8 @@
 """Reading `predictions.jsonl`, the file that `eval.py` appends to and every metric reads."""
 
 import json
-from collections.abc import Sequence
+import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from utils.common_utils import UserError, closest
@@ -31,12 +32,20 @@ _OPTIONAL_COUNTS = (
 def read_predictions(path: Path) -> list[dict]:
     """Read and check predictions, in file order; `meta` is set to {} where it is absent.
 
-    A line repeated word for word (an evaluation resumed after its last write) is read once.
+    A line repeated word for word (an evaluation resumed after its last write) is read once. Files of processes that
+    are still at work, or were ended, lie beside it until the next run of eval.py joins them; stderr is told of them.
 
     Raises:
         UserError: the file is missing, a line is not a valid record, or the same (task, mode, id) has two different
             records; the message names file and line.
     """
+    parts = sorted(Path(path).parent.glob("predictions.part-*.jsonl"))
+    if parts:
+        print(
+            f"{path}: the predictions of {len(parts)} processes beside it ({parts[0].name}, ...) are not read; run "
+            "eval.py again with the same options to finish and join them",
+            file=sys.stderr,
+        )
     records: dict[tuple[str, str, str], dict] = {}
     first_lines: dict[tuple[str, str, str], int] = {}
     try:
@@ -97,6 +106,25 @@ def select_tasks(predictions: Sequence[dict], tasks: Sequence[str]) -> list[dict
             names = ", ".join(sorted(known)) or "none"
             raise UserError(f"no predictions of task {task!r}; tasks in the file: {names}.{closest(task, known)}")
     return [record for record in predictions if not tasks or record["task"] in tasks]
+
+
+def split_asked(predictions: Sequence[dict], tasks: Sequence[Mapping]) -> tuple[list[dict], list[dict]]:
+    """Part predictions into those that tasks ask for and the others, which earlier evaluations of the folder left.
+
+    Args:
+        tasks: `{"name": str}` each, optionally with "modes" and "ids"; without them, all of the task are asked for.
+    """
+    asked: list[dict] = []
+    others: list[dict] = []
+    wanted = {
+        task["name"]: {key: set(task[field]) for key, field in (("mode", "modes"), ("id", "ids")) if field in task}
+        for task in tasks
+    }
+    for record in predictions:
+        limits = wanted.get(record["task"])
+        is_asked = limits is not None and all(record[key] in values for key, values in limits.items())
+        (asked if is_asked else others).append(record)
+    return asked, others
 
 
 def field_value(record: dict, field: str) -> str | int | float | bool | None:

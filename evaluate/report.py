@@ -18,7 +18,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from evaluate import report_sections as sections
 from evaluate.plots import plot_score_by_chunks, plot_score_by_length, plot_training_curves
-from evaluate.predictions import read_predictions
+from evaluate.predictions import read_predictions, split_asked
 from evaluate.report_benchmarks import needle_section, ruler_section
 from evaluate.report_comparison import comparison_section, published_section
 from evaluate.report_diagnostics import diagnostics_section
@@ -39,12 +39,13 @@ def write_evaluation(
     run_info: dict,
     diagnostics: dict | None = None,
 ) -> Path:
-    """Score the predictions, write `metrics.json` and the report into `output_dir`, and return the report's path.
+    """Score the predictions that the tasks ask for, write `metrics.json` and the report into `output_dir`, and return
+    the report's path.
 
     Arguments and errors as for `write_report` and `evaluate.scoring.score_tasks`.
     """
     output_dir = Path(output_dir)
-    scores = score_tasks(predictions, tasks)
+    scores = score_tasks(split_asked(predictions, tasks)[0], tasks)
     document = {
         "format_version": FORMAT_VERSION,
         "tasks": list(tasks),
@@ -85,7 +86,8 @@ def write_report(
         predictions: records of `predictions.jsonl`.
         metrics: the scores of the tasks, as `evaluate.scoring.score_tasks` returns them.
         tasks: `{"name": str, "metrics": [str, ...]}` each, optionally with "published", a benchmark of
-            `evaluate.published`; they give the order of the report.
+            `evaluate.published`, and "modes" and "ids", the predictions asked for where it is not all of the task;
+            they give the order of the report.
         reconstruction: `{"loss_true", "loss_shuffled"` (nats a token)`, "token_accuracy"` (0 to 1)`, "num_tokens"}`,
             optionally with `"by_window"`, a list of the same with `"window"` (chunks restated).
         training_metrics: the training run's `metrics.jsonl`.
@@ -100,12 +102,12 @@ def write_report(
     if missing:
         raise UserError(f"no scores of task {missing[0]!r}; run `python -m evaluate.report --eval_dir {output_dir}`")
     scores = {task["name"]: metrics[task["name"]] for task in tasks}
-    predictions_of_tasks = [record for record in predictions if record["task"] in scores]
+    predictions_of_tasks, others = split_asked(predictions, tasks)
     parts = [
         "# Evaluation report\n",
         sections.run_section(run_info),
         sections.summary_section(scores),
-        _unlisted_note(predictions, scores),
+        _not_asked_note(others, scores),
         sections.kinds_section(scores),
         _chunks_part(output_dir, scores),
         comparison_section(predictions_of_tasks, scores),
@@ -127,12 +129,18 @@ def write_report(
     return path
 
 
-def _unlisted_note(predictions: Sequence[dict], scores: dict) -> str:
-    unlisted = Counter(record["task"] for record in predictions if record["task"] not in scores)
-    if not unlisted:
-        return ""
-    counts = ", ".join(f"{task} ({count})" for task, count in sorted(unlisted.items()))
-    return f"Not scored, because the tasks of this evaluation do not name them: {counts}.\n"
+def _not_asked_note(others: Sequence[dict], scores: dict) -> str:
+    unlisted = Counter(record["task"] for record in others if record["task"] not in scores)
+    not_asked = Counter(f"{record['task']}, {record['mode']}" for record in others if record["task"] in scores)
+    reasons = (
+        (unlisted, "the tasks of this evaluation do not name them"),
+        (not_asked, "this evaluation does not ask for these modes or prompts"),
+    )
+    return "\n".join(
+        f"Not scored, because {reason}: " + "; ".join(f"{name} ({n})" for name, n in sorted(counts.items())) + ".\n"
+        for counts, reason in reasons
+        if counts
+    )
 
 
 def _chunks_part(output_dir: Path, scores: dict) -> str:

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from evaluate.predictions import MODEL_MODE, group_order
 from evaluate.published import PUBLISHED, SOURCE, PublishedFigure
-from evaluate.ruler_table import GROUPS, ruler_table
+from evaluate.ruler_table import GROUPS, has_place, ruler_table
 from evaluate.scoring import length_buckets
 from evaluate.tables import markdown_table, score_text
 
@@ -100,7 +100,8 @@ def _model_score(views: Mapping, label: str) -> str | None:
 
 
 def _ruler_score(predictions: Sequence[Mapping], figure: PublishedFigure) -> str | None:
-    score = ruler_table(predictions).groups.get((figure.ruler_group, figure.length))
+    placed = [record for record in predictions if has_place(record)]
+    score = ruler_table(placed).groups.get((figure.ruler_group, figure.length))
     if score is None:
         return None
     num_tasks = len(GROUPS[figure.ruler_group])

@@ -94,18 +94,6 @@ def geometric_mean(means: Mapping[str, np.ndarray | float]) -> np.ndarray | floa
     return product ** (1.0 / len(GEOMETRIC_MEAN_KEYS))
 
 
-def aggregate_rouge(examples: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    """Return the SCROLLS figures of `rouge_scores` over examples, in percent: mean per key, and `geometric_mean`.
-
-    Raises:
-        UserError: there is no example.
-    """
-    if not examples:
-        raise UserError("no example to average ROUGE over")
-    means = {key: 100.0 * float(np.mean([example[key] for example in examples])) for key in ROUGE_KEYS}
-    return {**means, "geometric_mean": float(geometric_mean(means))}
-
-
 def _rouge_metric(name: str, use_stemmer: bool) -> Metric:
     def score(record: dict) -> dict[str, float]:
         if not record["references"]:

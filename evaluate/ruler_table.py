@@ -81,6 +81,15 @@ def ruler_table(predictions: Sequence[Mapping]) -> RulerTable:
     return RulerTable(lengths, tasks, groups)
 
 
+def has_place(record: Mapping) -> bool:
+    """Tell whether a record says which task and length of the table it belongs to."""
+    try:
+        _task_and_length(record)
+    except UserError:
+        return False
+    return True
+
+
 def _task_and_length(record: Mapping) -> tuple[str, int]:
     task, length = field_value(record, "meta.ruler_task") or record["task"], field_value(record, "meta.length")
     place = f"task {record['task']!r}, id {record['id']!r}"

@@ -52,11 +52,15 @@ if [ "$NUM_GPUS" -eq 0 ]; then
     export OMP_NUM_THREADS="${OMP_NUM_THREADS:-$((threads > 0 ? threads : 1))}"
     # Waiting threads sleep instead of spinning: where anything else runs, spinning makes a step several times longer.
     export OMP_WAIT_POLICY="${OMP_WAIT_POLICY:-PASSIVE}"
-    # Keep freed memory instead of returning it: a step allocates the same large tensors again and again, and taking
-    # them from the kernel anew each time costs about a tenth of a step (glibc only; elsewhere without effect).
+fi
+
+# keep_freed_memory: for a training on the processor, whose steps allocate the same large tensors again and again; taking
+# them from the kernel anew each time costs about a tenth of a step (glibc only; elsewhere without effect).
+keep_freed_memory() {
+    [ "$NUM_GPUS" -eq 0 ] || return 0
     export MALLOC_MMAP_THRESHOLD_="${MALLOC_MMAP_THRESHOLD_:-4294967296}"
     export MALLOC_TRIM_THRESHOLD_="${MALLOC_TRIM_THRESHOLD_:-17179869184}"
-fi
+}
 
 # launch MACHINES RANK ADDRESS PORT ARGUMENTS...: start this machine's processes of a training.
 launch() {

@@ -7,6 +7,7 @@ checkpoint/  e2llm_config.json     what the model is made of, and the shape of i
 """
 
 import dataclasses
+import hashlib
 import json
 import re
 from pathlib import Path
@@ -194,12 +195,38 @@ def fold_lora(model: "E2LLM") -> None:
     """Fold both LoRAs into their backbones, which are plain Hugging Face models from then on: the same outputs but for
     rounding, in less time. The backbones' own weights are gone; `export_merged` can still write the model."""
     for name, backbone in _lora_backbones(model).items():
+        if name == "encoder":
+            model.folded_encoder_lora = _hash(get_peft_model_state_dict(backbone))
         merged = backbone.merge_and_unload()
         if name == "encoder":
             model.chunk_encoder.backbone = merged
         else:
             model.decoder = merged
     model.config = dataclasses.replace(model.config, encoder_lora_rank=0, decoder_lora_rank=0)
+
+
+def encoder_tensors(model: "E2LLM") -> dict[str, torch.Tensor]:
+    """Return the trained weights that chunk tokens depend on: those of the adapter and of the encoder's LoRA."""
+    backbone = model.chunk_encoder.backbone
+    lora = get_peft_model_state_dict(backbone) if isinstance(backbone, PeftModel) else {}
+    return {**model.chunk_encoder.adapter.state_dict(), **lora}
+
+
+def encoder_fingerprint(model: "E2LLM", tensors: dict[str, torch.Tensor]) -> str:
+    """Return a hash of `encoder_tensors` and of how the model chunks text; LoRA that is folded in counts as it was."""
+    lora = {name: tensor for name, tensor in tensors.items() if "lora_" in name}
+    adapter = {name: tensor for name, tensor in tensors.items() if name not in lora}
+    parts = [_hash(adapter), _hash(lora) if lora else model.folded_encoder_lora]
+    parts += [str(model.config.chunk_size), str(model.config.chunk_overlap)]
+    return hashlib.sha256(" ".join(parts).encode()).hexdigest()[:16]
+
+
+def _hash(tensors: dict[str, torch.Tensor]) -> str:
+    digest = hashlib.sha256()
+    for name, tensor in sorted(tensors.items()):
+        digest.update(name.encode())
+        digest.update(tensor.detach().float().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
 
 
 def backbone_shapes(model: "E2LLM") -> dict[str, dict]:

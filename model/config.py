@@ -38,6 +38,9 @@ class E2LLMConfig:
     """Encoder tokens a chunk may take before it is split in two; 0: the encoder's window."""
     decoder_max_tokens: int = 0
     """Decoder positions a prompt, its chunk tokens and the answer may take together; 0: the decoder's window."""
+    decoder_native_window: int = 0
+    """The decoder's own window where its config says something else, for what runs the decoder without E2LLM; 0: what
+    its config says. Training takes it from `model_windows`."""
     adapter: Literal["pma", "first_token_mlp", "mean_mlp"] = "pma"
     """How a chunk's hidden states become chunk tokens: pooling by multi-head attention (the paper), or an MLP on the
     first token or on the mean."""
@@ -81,6 +84,7 @@ class E2LLMConfig:
         at_least = {"chunk_size": 1, "chunk_overlap": 0, "encoder_max_tokens": 0, "decoder_max_tokens": 0}
         at_least |= {"num_chunk_tokens": 1, "pma_heads": 1, "encoder_lora_rank": 0, "decoder_lora_rank": 0}
         at_least |= {"encoder_lora_alpha": 1, "decoder_lora_alpha": 1, "adapter_feed_forward": 0, "adapter_width": 0}
+        at_least |= {"decoder_native_window": 0}
         for key, least in at_least.items():
             if getattr(self, key) < least:
                 raise UserError(f"model.{key}={getattr(self, key)}: must be at least {least}")

@@ -4,8 +4,10 @@ Shape suffixes: n chunks of one context, K chunk tokens a chunk, d decoder width
 and context), R rows (prompts), P and S padded lengths of what stands before and after the chunk tokens' end.
 """
 
+import contextlib
+import copy
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,7 +15,7 @@ from typing import TYPE_CHECKING
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from transformers import DynamicCache, LogitsProcessor, LogitsProcessorList
+from transformers import DynamicCache, GenerationConfig, LogitsProcessor, LogitsProcessorList, PreTrainedModel
 
 from model.packed_decoding import DecodedPrompt, PackedDecoder, can_pack, plan_groups
 from utils.chunking import split_into_chunks
@@ -37,25 +39,33 @@ class EncodedContext:
     """[n, K, d], float32 on the processor's memory."""
     num_characters: int
     """Length of the text it stands for."""
+    encoded_by: str = ""
+    """The `E2LLM.encoder_fingerprint` of the model that `encode_context` used; empty: not known, and not checked."""
 
     def save(self, path: str | Path) -> None:
-        """Write it to a safetensors file."""
-        save_file({"chunk_tokens": self.chunk_tokens}, path, {"num_characters": str(self.num_characters)})
+        """Write it, as `encode_context` returned it, to a safetensors file."""
+        assert self.encoded_by, "nothing tells which model encoded this context"
+        metadata = {"num_characters": str(self.num_characters), "encoded_by": self.encoded_by}
+        save_file({"chunk_tokens": self.chunk_tokens}, path, metadata)
 
     @classmethod
     def load(cls, path: str | Path) -> "EncodedContext":
         """Read what `save` wrote.
 
         Raises:
-            UserError: the file is missing or no such file.
+            UserError: the file is missing or no such file, or does not say which model encoded it.
         """
         try:
             with safe_open(path, "pt") as file:
-                return cls(file.get_tensor("chunk_tokens"), int((file.metadata() or {})["num_characters"]))
+                metadata = file.metadata() or {}
+                chunk_tokens, num_characters = file.get_tensor("chunk_tokens"), int(metadata["num_characters"])
         except FileNotFoundError:
             raise UserError(f"{path}: no such file") from None
         except (SafetensorError, KeyError) as error:
             raise UserError(f"{path}: not a saved context ({error})") from None
+        if not metadata.get("encoded_by"):
+            raise UserError(f"{path}: does not say which checkpoint encoded it, as older files; encode it again")
+        return cls(chunk_tokens, num_characters, metadata["encoded_by"])
 
 
 @dataclass
@@ -108,7 +118,7 @@ def encode_chunks(model: "E2LLM", chunks: Sequence[str]) -> tuple[torch.Tensor, 
 def encode_context(model: "E2LLM", text: str) -> EncodedContext:
     """Chunk a text as in training and encode it; an empty text gives a context of no chunks."""
     chunks = split_into_chunks(text, model.config.chunk_size, model.config.chunk_overlap) if text else []
-    return EncodedContext(encode_chunks(model, chunks)[0], len(text))
+    return EncodedContext(encode_chunks(model, chunks)[0], len(text), model.encoder_fingerprint)
 
 
 @torch.inference_mode()
@@ -132,7 +142,8 @@ def generate(
         template: a template of one's own instead, with {context} and {prompt}.
         max_new_tokens: tokens an answer may take.
         max_positions: bound of the memory, see `answer_inputs`.
-        sampling: handed to transformers' `generate`: `do_sample`, `temperature`, `top_p`, `num_beams`, ...
+        sampling: handed to transformers' `generate`: `do_sample`, `temperature`, `top_p`, `num_beams`, ... What is not
+            given is off, whatever the decoder's own generation config says.
 
     Returns:
         R answers, in the order of the prompts.
@@ -155,18 +166,27 @@ def generate(
         if key not in beginnings:
             beginnings[key] = chunk_token_head(model, ids.prefix_ids, context)
         inputs.append(DecoderInput(beginnings[key], ids.suffix_ids))
-        check_length(inputs[-1], prompt, max_new_tokens, model.decoder_window)
+        check_length(inputs[-1], f"prompt {prompt[:60]!r}", max_new_tokens, model.decoder_window)
     return answer_inputs(model, inputs, max_new_tokens=max_new_tokens, max_positions=max_positions, **sampling)
 
 
 def chunk_token_head(model: "E2LLM", prefix_ids: tuple[int, ...], context: EncodedContext) -> torch.Tensor:
-    """Return the embeddings [P, d] of a prompt's prefix followed by the context's chunk tokens."""
+    """Return the embeddings [P, d] of a prompt's prefix followed by the context's chunk tokens.
+
+    Raises:
+        UserError: another model encoded the context.
+    """
     prefix = token_head(model, prefix_ids)
     adapter = model.chunk_encoder.adapter
     expected = (adapter.num_chunk_tokens, adapter.projection.out_features)
     if tuple(context.chunk_tokens.shape[1:]) != expected:
         raise UserError(
             f"the context was encoded by another model: {tuple(context.chunk_tokens.shape[1:])}, not {expected}"
+        )
+    if context.encoded_by and context.encoded_by != model.encoder_fingerprint:
+        raise UserError(
+            f"the context was encoded by another checkpoint or with another chunk size ({context.encoded_by}, not "
+            f"{model.encoder_fingerprint}): encode it again"
         )
     chunk_tokens = context.chunk_tokens.flatten(0, 1).to(prefix.device, prefix.dtype)
     return torch.cat([prefix, chunk_tokens])
@@ -178,8 +198,17 @@ def token_head(model: "E2LLM", token_ids: Sequence[int]) -> torch.Tensor:
     return model.decoder.get_input_embeddings()(ids)
 
 
-def check_length(row: DecoderInput, prompt: str, max_new_tokens: int, window: int) -> None:
+def check_length(
+    row: DecoderInput,
+    name: str,
+    max_new_tokens: int,
+    window: int,
+    way_out: str = "shorten the context or lower max_new_tokens",
+) -> None:
     """Check that a prompt with its context and answer fits a window of the decoder.
+
+    Args:
+        name, way_out: what the message calls the prompt, and what it says is to be done.
 
     Raises:
         UserError: it does not.
@@ -187,8 +216,8 @@ def check_length(row: DecoderInput, prompt: str, max_new_tokens: int, window: in
     length = row.num_positions + max_new_tokens
     if length > window:
         raise UserError(
-            f"prompt {prompt[:60]!r}: with its context and max_new_tokens={max_new_tokens} it takes {length} decoder "
-            f"positions of {window}; shorten the context or lower max_new_tokens"
+            f"{name}: with its context and max_new_tokens={max_new_tokens} it takes {length} decoder positions of "
+            f"{window}; {way_out}"
         )
 
 
@@ -212,7 +241,7 @@ def answer_inputs(
         inputs: R inputs.
         max_positions: decoder positions whose keys and values are held at once; more prompts than that are answered in
             turn, beginnings of similar length together.
-        stop_at_eos: an end-of-sequence token ends an answer; false, to measure the time of a number of tokens.
+        stop_at_eos: one of `E2LLM.end_token_ids` ends an answer; false, to measure the time of a number of tokens.
         sampling: as for `generate`.
 
     Returns:
@@ -220,7 +249,7 @@ def answer_inputs(
     """
     started = time.perf_counter()
     packed = _is_greedy(sampling) and can_pack(model)
-    eos_id = model.decoder_tokenizer.eos_token_id if stop_at_eos else None
+    end_ids = model.end_token_ids if stop_at_eos else frozenset()
     heads, numbers_by_head = _share_heads(inputs)
     tails = [[max(1, len(inputs[number].tail_ids)) for number in numbers] for numbers in numbers_by_head]
     if not packed:
@@ -236,10 +265,11 @@ def answer_inputs(
         group_heads = [heads[head] for head, _, _ in group]
         if packed:
             if group[0][1] == 0:
-                decoder = _packed_decoder(model, group_heads, [tails[head] for head, _, _ in group], max_new_tokens)
-            decoded = decoder.answer(list(zip(places, embedded, strict=True)), max_new_tokens, eos_id)
+                group_tails = [tails[head][start:end] for head, start, end in group]
+                decoder = _packed_decoder(model, group_heads, group_tails, max_new_tokens)
+            decoded = decoder.answer(list(zip(places, embedded, strict=True)), max_new_tokens, end_ids)
         else:
-            decoded = _generate_copied(model, group_heads, places, embedded, max_new_tokens, eos_id, sampling)
+            decoded = _generate_copied(model, group_heads, places, embedded, max_new_tokens, end_ids, sampling)
         for number, prompt in zip(numbers, decoded, strict=True):
             answers[number] = _answer(model, prompt, started)
     return [answers[number] for number in range(len(inputs))]
@@ -296,40 +326,81 @@ def _generate_copied(
     head_of_row: Sequence[int],
     tails: Sequence[torch.Tensor],
     max_new_tokens: int,
-    eos_id: int | None,
+    end_ids: Collection[int],
     sampling: dict,
 ) -> list[DecodedPrompt]:
     """Answer rows by transformers' `generate`, each from a copy of its beginning's key-value cache.
 
-    Beginnings are padded on the left, and what follows is padded between the two.
+    Beginnings are padded on the left, and what follows is padded between the two. A layer with a sliding window counts
+    that padding as a part of its window, so where there is one, tails of the same length are run together.
     """
     head_UPd, head_mask_UP = _pad_left(heads)
-    tail_RSd, tail_mask_RS = _pad_left(tails)
-    clock = _FirstTokenClock()
+    cache = DynamicCache(config=model.causal_lm.config)
+    positions_UP = (head_mask_UP.cumsum(1) - 1).clamp(min=0)
     with model.resolved_compute.autocast():
-        cache = DynamicCache(config=model.decoder.config)
-        positions_UP = (head_mask_UP.cumsum(1) - 1).clamp(min=0)
-        model.decoder.get_decoder()(
+        model.causal_lm.get_decoder()(
             inputs_embeds=head_UPd, attention_mask=head_mask_UP, position_ids=positions_UP, past_key_values=cache
         )
-        select_R = torch.tensor(head_of_row, device=model.device)
-        cache.batch_select_indices(select_R)
-        tokens_RN = model.decoder.generate(
-            inputs_embeds=torch.cat([head_UPd[select_R], tail_RSd], dim=1),
-            attention_mask=torch.cat([head_mask_UP[select_R], tail_mask_RS], dim=1),
+    lengths = [len(tail) for tail in tails] if any(cache.is_sliding) else [0] * len(tails)
+    decoded: dict[int, DecodedPrompt] = {}
+    for length in sorted(set(lengths)):
+        rows = [row for row, own in enumerate(lengths) if own == length]
+        select_R = torch.tensor([head_of_row[row] for row in rows], device=model.device)
+        own_cache = copy.deepcopy(cache) if len(rows) < len(tails) else cache
+        own_cache.batch_select_indices(select_R)
+        tail_RSd, tail_mask_RS = _pad_left([tails[row] for row in rows])
+        embeddings_RTd = torch.cat([head_UPd[select_R], tail_RSd], dim=1)
+        mask_RT = torch.cat([head_mask_UP[select_R], tail_mask_RS], dim=1)
+        answers = _generate_rows(model, own_cache, embeddings_RTd, mask_RT, max_new_tokens, end_ids, sampling)
+        decoded.update(zip(rows, answers, strict=True))
+    return [decoded[row] for row in range(len(tails))]
+
+
+def _generate_rows(
+    model: "E2LLM",
+    cache: DynamicCache,
+    embeddings_RTd: torch.Tensor,
+    mask_RT: torch.Tensor,
+    max_new_tokens: int,
+    end_ids: Collection[int],
+    sampling: dict,
+) -> list[DecodedPrompt]:
+    """Run transformers' `generate` on rows whose first columns are in the cache."""
+    num_beams = sampling.get("num_beams", 1)
+    if num_beams > 1:
+        # `generate` repeats the embeddings for every beam, but not a cache that it is given.
+        cache.batch_repeat_interleave(num_beams)
+    clock = _FirstTokenClock()
+    options = {"do_sample": False, **sampling}
+    if options["do_sample"]:
+        options.setdefault("top_k", 0)  # transformers' default is 50
+    with model.resolved_compute.autocast(), _blank_generation_config(model.causal_lm):
+        tokens_RN = model.causal_lm.generate(
+            inputs_embeds=embeddings_RTd,
+            attention_mask=mask_RT,
             past_key_values=cache,
             max_new_tokens=max_new_tokens,
             pad_token_id=model.decoder_tokenizer.pad_token_id,
-            eos_token_id=-1 if eos_id is None else eos_id,  # None would mean the model's own
+            eos_token_id=sorted(end_ids) or None,
             logits_processor=LogitsProcessorList([clock]),
-            **{"do_sample": False, **sampling},
+            **options,
         )
     decoded = []
     for token_ids in tokens_RN.tolist():
-        finished = eos_id in token_ids
-        token_ids = token_ids[: token_ids.index(eos_id)] if finished else token_ids
-        decoded.append(DecodedPrompt(token_ids, finished, clock.first_token_at))
+        end = next((place for place, token in enumerate(token_ids) if token in end_ids), None)
+        decoded.append(DecodedPrompt(token_ids[:end], end is not None, clock.first_token_at))
     return decoded
+
+
+@contextlib.contextmanager
+def _blank_generation_config(causal_lm: PreTrainedModel) -> Iterator[None]:
+    """Keep the decoder's own generation config (a penalty, a top_k) out of the answers inside the block."""
+    before = causal_lm.generation_config
+    causal_lm.generation_config = GenerationConfig()
+    try:
+        yield
+    finally:
+        causal_lm.generation_config = before
 
 
 def _pad_left(sequences: Sequence[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:

@@ -16,7 +16,7 @@ d decoder width.
 import inspect
 import itertools
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -148,13 +148,13 @@ class PackedDecoder:
             self._feed(self.heads)
 
     def answer(
-        self, tails: Sequence[tuple[int, torch.Tensor]], max_new_tokens: int, eos_id: int | None
+        self, tails: Sequence[tuple[int, torch.Tensor]], max_new_tokens: int, end_ids: Collection[int]
     ) -> list[DecodedPrompt]:
         """Answer R prompts. A decoder of a single beginning can be asked again.
 
         Args:
             tails: for each prompt the number of its beginning and the embeddings [S, d] that follow it, S at least 1.
-            eos_id: the token that ends an answer; None: nothing does before `max_new_tokens`.
+            end_ids: the tokens that end an answer; without one, nothing does before `max_new_tokens`.
         """
         streams = [
             _Stream(number, head, self.heads[head].row, self.heads[head].position, tail)
@@ -168,7 +168,7 @@ class PackedDecoder:
             with self.model.resolved_compute.autocast():
                 tokens_R = self.model.head(last_Rd).float().argmax(-1)
             for stream, token in zip(live, tokens_R.tolist(), strict=True):
-                stream.finished = token == eos_id
+                stream.finished = token in end_ids
                 if not stream.finished:
                     stream.token_ids.append(token)
             first_token_at = first_token_at or time.perf_counter()

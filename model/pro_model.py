@@ -60,6 +60,9 @@ class E2LLM(nn.Module):
         self.config = config
         self.resolved_compute = resolved
         self.decoder = decoder
+        self.folded_encoder_lora = ""
+        """Hash of the encoder's LoRA once it is folded in."""
+        self._fingerprint: tuple[list, str] | None = None
         embeddings = decoder.get_input_embeddings().weight
         # Measured on a part of a large vocabulary: enough for a standard deviation.
         self.embedding_std = embeddings[:20000].detach().float().std().item()
@@ -140,6 +143,17 @@ class E2LLM(nn.Module):
             yield
 
     @property
+    def encoder_fingerprint(self) -> str:
+        """A short hash of what tells the chunk tokens of one checkpoint from those of another: the weights of adapter
+        and encoder LoRA, and how text is chunked. Folding LoRA in does not change it."""
+        tensors = checkpoint.encoder_tensors(self)
+        # Tensors made in inference mode count no versions, and cannot be trained.
+        state = [(tensor.data_ptr(), tensor.is_inference() or tensor._version) for tensor in tensors.values()]
+        if self._fingerprint is None or self._fingerprint[0] != state:
+            self._fingerprint = (state, checkpoint.encoder_fingerprint(self, tensors))
+        return self._fingerprint[1]
+
+    @property
     def device(self) -> torch.device:
         """Where the adapter lives, and the inputs must be."""
         return self.chunk_encoder.adapter.projection.weight.device
@@ -153,8 +167,21 @@ class E2LLM(nn.Module):
     @property
     def decoder_window(self) -> int:
         """Decoder positions that prompt, chunk tokens and answer may take together."""
+        return min(self.config.decoder_max_tokens or self.native_decoder_window, self.native_decoder_window)
+
+    @property
+    def native_decoder_window(self) -> int:
+        """Decoder positions that the decoder was made for, whatever E2LLM takes of them."""
         window = _window(self.decoder.config, self.decoder_tokenizer)
-        return min(self.config.decoder_max_tokens or window, window)
+        return min(self.config.decoder_native_window or window, window)
+
+    @property
+    def end_token_ids(self) -> frozenset[int]:
+        """The tokens that end an answer: the tokenizer's, which training puts behind answers, and those of the
+        decoder's generation config, where chat models name the end of their turn (Gemma, Phi-3)."""
+        named = getattr(self.causal_lm.generation_config, "eos_token_id", None)
+        named = named if isinstance(named, list) else [] if named is None else [named]
+        return frozenset({self.decoder_tokenizer.eos_token_id, *named})
 
     @property
     def takes_branches(self) -> bool:

@@ -18,6 +18,21 @@ def rope_factor(num_positions: int, window: int) -> int:
     return factor
 
 
+def check_scalable(decoder: PreTrainedModel, window: int) -> None:
+    """Check that a decoder (a causal LM) has RoPE of the plain kind, which YaRN scales.
+
+    Raises:
+        UserError: it has not.
+    """
+    body = decoder.get_decoder()
+    kind = (getattr(body.config, "rope_parameters", None) or {}).get("rope_type")
+    if getattr(body, "rotary_emb", None) is None or kind != "default":
+        raise UserError(
+            f"modes: full: a context exceeds the decoder's window of {window}, and a {body.config.model_type} decoder "
+            f"with RoPE {kind!r} cannot be scaled by YaRN; leave `full` out of the modes of this task (tasks: modes)"
+        )
+
+
 @contextlib.contextmanager
 def scaled_rope(decoder: PreTrainedModel, factor: int, window: int) -> Iterator[None]:
     """Run a decoder (a causal LM) with its RoPE scaled by YaRN inside the block; factor 1 leaves it as it is.
@@ -28,18 +43,12 @@ def scaled_rope(decoder: PreTrainedModel, factor: int, window: int) -> Iterator[
     if factor == 1:
         yield
         return
+    check_scalable(decoder, window)
     body = decoder.get_decoder()
-    plain = getattr(body, "rotary_emb", None)
-    parameters = getattr(body.config, "rope_parameters", None) or {}
-    if plain is None or parameters.get("rope_type") != "default":
-        raise UserError(
-            f"modes: full: a context exceeds the decoder's window of {window}, and a {body.config.model_type} decoder "
-            f"with RoPE {parameters.get('rope_type')!r} cannot be scaled by YaRN; leave `full` out "
-            "of the modes of this task (tasks: modes)"
-        )
+    plain = body.rotary_emb
     config = copy.deepcopy(body.config)
     config.rope_parameters = {
-        **parameters,
+        **body.config.rope_parameters,
         "rope_type": "yarn",
         "factor": float(factor),
         "original_max_position_embeddings": window,

@@ -103,9 +103,9 @@ def attend_to_chunks(evaluator: Evaluator) -> dict[str, list[dict] | str]:
 def _attention_of_task(evaluator: Evaluator, task: str) -> list[dict] | str:
     options, model, store = evaluator.config.diagnostics, evaluator.model, evaluator.plan.stores[task]
     examples = [example for of_context in evaluator.plan.examples[task].values() for example in of_context]
-    with_evidence = [example for example in examples if _evidence_lines(example)]
+    with_evidence = [example for example in examples if _evidence_lines(example) and example.answers]
     if not with_evidence:
-        return "no prompt says in meta.evidence which lines answer it"
+        return "no prompt with an answer says in meta.evidence which lines answer it"
     most = options.attention_max_chunks
     suitable = [
         (example, evidence)

@@ -10,7 +10,7 @@ import hashlib
 import json
 import logging
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from pathlib import Path
 from typing import get_args
 
@@ -18,8 +18,9 @@ import torch
 from tqdm import tqdm
 
 from dataset.store import Example
-from model.generation import DecoderInput, GeneratedAnswer, answer_inputs, token_head
+from model.generation import DecoderInput, GeneratedAnswer, answer_inputs, encode_chunks, token_head
 from model.pro_model import E2LLM
+from model.retrieval import embed_texts
 from model.rope_scaling import scaled_rope
 from pefts.baselines import BASELINES
 from pefts.eval_args import EvalConfig, EvalTask, Mode
@@ -56,6 +57,10 @@ class Evaluator:
         self.files = PredictionFiles(self.folder, process_index, num_processes)
         self.plan = EvalPlan(config, model)
         self.questions = QuestionMaker(config, model)
+        for task in config.tasks:
+            self.questions.check(
+                task, self.plan.modes(task), self.plan.stores[task.name], self.plan.examples[task.name]
+            )
         self.known_answers: dict[tuple, GeneratedAnswer] = {}
         """Of the unit at work, by `Question.key`: where a context fits, several modes ask the base decoder the same."""
         if process_index == 0:
@@ -106,7 +111,7 @@ class Evaluator:
 
     def _answer_units(self, work: Sequence[tuple[Unit, str, set[str]]], name: str) -> None:
         if self.config.timed_prompts:
-            self._warm_up()
+            self._warm_up({mode for _, mode, _ in work})
         share = "" if self.num_processes == 1 else f", a {self.num_processes}th of the prompts"
         progress = tqdm(total=sum(len(left) for _, _, left in work), disable=self.process_index > 0, unit="prompt")
         contexts: list[EvalContext] = []
@@ -167,7 +172,7 @@ class Evaluator:
         for factor in sorted({question.rope_factor for question in questions}):
             of_factor = [question for question in questions if question.rope_factor == factor]
             preparation = time.perf_counter() - started
-            with scaled_rope(self.model.causal_lm, factor, self.model.decoder_window):
+            with scaled_rope(self.model.causal_lm, factor, self.model.native_decoder_window):
                 answers = answer_inputs(
                     self.model,
                     [question.decoder_input for question in of_factor],
@@ -207,8 +212,14 @@ class Evaluator:
             record["rope_factor"] = question.rope_factor
         return record
 
-    def _warm_up(self) -> None:
-        """Answer something, so that no clock runs while libraries get ready."""
+    def _warm_up(self, modes: Set[str]) -> None:
+        """Answer something, and read it with the encoder as the modes do, so that no clock runs while libraries get
+        ready."""
+        text = ("ready " * self.model.config.chunk_size)[: self.model.config.chunk_size]
+        if "model" in modes:
+            encode_chunks(self.model, [text])
+        if any(mode.startswith("retrieval") for mode in modes):
+            embed_texts(self.model, [text])
         head = token_head(self.model, self.model.formatter.prompt_ids("{context} {prompt}", "ready").suffix_ids)
         answer_inputs(self.model, [DecoderInput(head, (self.model.decoder_tokenizer.eos_token_id,))], max_new_tokens=2)
 

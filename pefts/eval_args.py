@@ -158,6 +158,7 @@ class EvalConfig:
         require(self.batch_size >= 1, "batch_size", self.batch_size, "must be at least 1")
         require(self.max_positions >= 1, "max_positions", self.max_positions, "must be at least 1")
         require(self.timed_prompts >= 0, "timed_prompts", self.timed_prompts, "must not be negative")
+        require(len(self.tasks) > 0, "tasks", self.tasks, "name at least one")
         names = [task.name for task in self.tasks]
         require(len(set(names)) == len(names), "tasks", names, "two tasks have the same name")
         chunks = self.diagnostics.recovery_chunks

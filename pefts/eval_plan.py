@@ -62,12 +62,15 @@ class EvalPlan:
             key = f"tasks[{index}].data"
             self.stores[task.name] = open_eval_store(task.data, key, model.config)
             self.examples[task.name] = self._examples_by_context(task, key)
-            self._check_chunk_counts(task, key, model.decoder_window)
         self.units = [unit for task in config.tasks for unit in self._units(task)]
 
     def modes(self, task: EvalTask) -> list[str]:
         """Return the modes of a task."""
         return task.modes or self.config.modes
+
+    def ids(self, task: EvalTask) -> list[str]:
+        """Return the ids of a task's prompts."""
+        return [example.id for examples in self.examples[task.name].values() for example in examples]
 
     def _units(self, task: EvalTask) -> Iterator[Unit]:
         """Cut a task into units of about `batch_size` prompts and at most `max_positions` chunk tokens; a context that
@@ -109,16 +112,3 @@ class EvalPlan:
         if count > 1:
             raise UserError(f"{key}={task.data}: {count} examples have the id {example_id!r}; give each its own `id`")
         return by_context
-
-    def _check_chunk_counts(self, task: EvalTask, key: str, decoder_window: int) -> None:
-        """Refuse contexts that cannot fit before hours have gone into those that do."""
-        if "model" not in self.modes(task) or self.config.long_contexts == "trim":
-            return
-        chunks = max(int(self.stores[task.name].num_chunks[context]) for context in self.examples[task.name])
-        slots = chunks * self.num_chunk_tokens
-        if slots + task.max_new_tokens >= decoder_window:
-            raise UserError(
-                f"{key}={task.data}: the longest context takes {slots} chunk tokens, which with "
-                f"max_new_tokens={task.max_new_tokens} exceed the decoder's window of {decoder_window}; "
-                "pass --long_contexts trim to leave out what has no place, or leave the context out"
-            )

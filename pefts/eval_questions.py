@@ -1,20 +1,23 @@
 """What each mode of an evaluation gives the decoder to read: a prompt, and the context in the mode's form."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
-from dataset.store import Example
+from dataset.store import ChunkStore, Example
 from model.generation import DecoderInput, EncodedContext, check_length, chunk_token_head, token_head
 from model.pro_model import E2LLM
-from model.rope_scaling import rope_factor
+from model.rope_scaling import check_scalable, rope_factor
 from pefts.baselines import BASELINES
 from pefts.eval_args import EvalConfig, EvalTask
 from pefts.eval_contexts import EvalContext, encode_together
 from utils.common_utils import UserError, read_text
 from utils.tokenization import PromptFormatter, PromptIds, check_template
+
+LONGEST = 4
+"""Contexts of a task whose tokens are counted before an evaluation begins: those of the most chunks."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +51,38 @@ class QuestionMaker:
         tokenizer = model.decoder_tokenizer
         self.base_formatter = PromptFormatter(tokenizer, use_chat_template=bool(tokenizer.chat_template))
 
+    def check(
+        self, task: EvalTask, modes: Sequence[str], store: ChunkStore, examples: Mapping[int, Sequence[Example]]
+    ) -> None:
+        """Refuse what cannot be answered before hours have gone into what can.
+
+        Chunk tokens are taken for one set a chunk, and counted piece by piece in the longest contexts alone.
+
+        Args:
+            examples: the prompts of each context.
+
+        Raises:
+            UserError: a prompt with its context and answer does not fit its window, or a context needs a scaling that
+                the decoder's RoPE has not.
+        """
+        contexts = [EvalContext(self.model, store, index, of_context) for index, of_context in examples.items()]
+        contexts.sort(key=lambda context: int(store.num_chunks[context.index]), reverse=True)
+        for rank, context in enumerate(contexts):
+            if "model" in modes or any("_to_budget" in mode for mode in modes):
+                room = self._room(task, context, trained=True)
+                slots = int(store.num_chunks[context.index]) * self.model.config.num_chunk_tokens
+                slots = context.num_slots if rank < LONGEST else slots
+                if "model" in modes and slots > room and self.config.long_contexts == "refuse":
+                    raise UserError(
+                        f"{_name(task, context.examples[0])}: the context takes {slots} chunk tokens, which with its "
+                        f"prompt and max_new_tokens={task.max_new_tokens} exceed the decoder's window of "
+                        f"{self.model.decoder_window}; {_TRIM}"
+                    )
+            if not set(modes).isdisjoint(BASELINES):
+                room = self._room(task, context, trained=False)
+                if "full" in modes and rank < LONGEST and len(context.token_ids) > room:
+                    check_scalable(self.model.causal_lm, self.model.native_decoder_window)
+
     def make(self, task: EvalTask, mode: str, pairs: Sequence[tuple[EvalContext, Example]]) -> list[Question]:
         """Make the questions of prompts, each with its context."""
         make = self._baseline_questions if mode in BASELINES else self._trained_questions
@@ -75,7 +110,8 @@ class QuestionMaker:
             if key not in heads:
                 heads[key] = chunk_token_head(model, ids.prefix_ids, encoded)
             row = DecoderInput(heads[key], ids.suffix_ids)
-            check_length(row, example.prompt, task.max_new_tokens, model.decoder_window)
+            way_out = _TRIM if mode == "model" else f"lower tasks: max_new_tokens={task.max_new_tokens}"
+            check_length(row, _name(task, example), task.max_new_tokens, model.decoder_window, way_out)
             slots = encoded.chunk_tokens.shape[0] * encoded.chunk_tokens.shape[1]
             yield Question(context, example, row, slots, trimmed=trimmed)
 
@@ -85,14 +121,17 @@ class QuestionMaker:
         model, heads = self.model, {}
         for context, example in pairs:
             ids = self._base_prompt_ids(task, example)
-            context_ids = BASELINES[mode](context, example.prompt, self._room(task, context, trained=False))
+            room = self._room(task, context, trained=False)
+            if "_to_budget" in mode:
+                room = min(room, self._room(task, context, trained=True))
+            context_ids = BASELINES[mode](context, example.prompt, room)
             key = (ids.prefix_ids, tuple(context_ids))
             if key not in heads:
                 heads[key] = token_head(model, [*ids.prefix_ids, *context_ids])
             row = DecoderInput(heads[key], ids.suffix_ids)
             factor = 1
             if mode == "full":
-                factor = rope_factor(row.num_positions + task.max_new_tokens, model.decoder_window)
+                factor = rope_factor(row.num_positions + task.max_new_tokens, model.native_decoder_window)
             yield Question(context, example, row, len(context_ids), factor, key=(*key, ids.suffix_ids, factor))
 
     def _base_prompt_ids(self, task: EvalTask, example: Example) -> PromptIds:
@@ -100,7 +139,8 @@ class QuestionMaker:
         return self.base_formatter.prompt_ids(template, example.prompt)
 
     def _room(self, task: EvalTask, context: EvalContext, trained: bool) -> int:
-        """Return the decoder positions that a context may take beside its longest prompt and an answer."""
+        """Return the decoder positions that a context may take beside its longest prompt and an answer: in the trained
+        model's window, or in that of the decoder alone."""
         longest = 0
         for example in context.examples:
             if trained:
@@ -108,13 +148,21 @@ class QuestionMaker:
             else:
                 ids = self._base_prompt_ids(task, example)
             longest = max(longest, len(ids.prefix_ids) + len(ids.suffix_ids))
-        room = self.model.decoder_window - longest - task.max_new_tokens
+        window = self.model.decoder_window if trained else self.model.native_decoder_window
+        room = window - longest - task.max_new_tokens
         if room < 1:
             raise UserError(
-                f"task {task.name!r}, id {context.examples[0].id!r}: prompt and answer leave no room for the context "
-                f"in a window of {self.model.decoder_window}; lower tasks: max_new_tokens={task.max_new_tokens}"
+                f"{_name(task, context.examples[0])}: prompt and answer leave no room for the context in a window of "
+                f"{window}; lower tasks: max_new_tokens={task.max_new_tokens}"
             )
         return room
+
+
+_TRIM = "pass --long_contexts trim to leave out what has no place, or leave the context out"
+
+
+def _name(task: EvalTask, example: Example) -> str:
+    return f"task {task.name!r}, id {example.id!r}"
 
 
 def _own_template(task: EvalTask, key: str) -> str | None:

@@ -33,17 +33,24 @@ class PredictionFiles:
         A launcher that is killed may leave its processes at work; whoever starts anew would write beside them.
 
         Raises:
-            UserError: another evaluation is at work here.
+            UserError: another evaluation is at work here, or the folder's file system has no locks.
         """
         self.unlock()
-        self._lock = open(self.path.parent / LOCK_FILE, "w")
         try:
+            # For both, because NFS wants reading for a shared lock and writing for an exclusive one.
+            self._lock = open(self.path.parent / LOCK_FILE, "a+")
             fcntl.flock(self._lock, (fcntl.LOCK_EX if alone else fcntl.LOCK_SH) | fcntl.LOCK_NB)
         except BlockingIOError:
             self.unlock()
             raise UserError(
                 f"output_dir={str(self.path.parent)!r}: another evaluation is at work in this folder, perhaps "
                 "processes whose launcher was killed; end them or choose another output_dir"
+            ) from None
+        except OSError as error:
+            self.unlock()
+            raise UserError(
+                f"output_dir={str(self.path.parent)!r}: {LOCK_FILE} cannot be locked there ({error.strerror}); choose "
+                "an output_dir on a file system that can be written to and has locks"
             ) from None
 
     def unlock(self) -> None:

@@ -7,7 +7,7 @@ import torch
 from tqdm import tqdm
 
 from dataset.batch_plan import BatchPlan, Stage
-from dataset.dataset import RowLimits, StepDataset
+from dataset.dataset import NoRoomError, RowLimits, StepData, StepDataset
 from model.pro_model import E2LLM
 from pefts.eval_args import EvalConfig
 from pefts.eval_plan import open_eval_store
@@ -47,14 +47,36 @@ def measure_reconstruction(config: EvalConfig, model: E2LLM) -> dict | None:
             num_steps=-(-min(options.num_windows, int(long_enough.sum())) // batch_size),
             micro_batch_size=batch_size,
         )
-        by_window.append({"window": window, **_reconstruction(model, data, window)})
+        try:
+            steps = [data[step] for step in range(len(data))]
+        except NoRoomError:
+            logger.warning(
+                "reconstruction.windows: %d chunks restated have no place beside their chunk tokens in the decoder's "
+                "window of %d, so this window is not measured",
+                window,
+                model.decoder_window,
+            )
+            continue
+        _report_counts(steps, window)
+        by_window.append({"window": window, **_reconstruction(model, steps, window)})
     return _pooled(by_window) | {"by_window": by_window} if by_window else None
 
 
-def _reconstruction(model: E2LLM, data: StepDataset, window: int) -> dict:
+def _report_counts(steps: list[StepData], window: int) -> None:
+    counts = {key: sum(step.counts[key] for step in steps) for key in ("truncated_answers", "trimmed_contexts")}
+    if any(counts.values()):
+        logger.warning(
+            "reconstruction.windows: of the windows of %d chunks, %d were restated in part, and %d read without their "
+            "last chunk tokens, for want of room in the decoder's window",
+            window,
+            *counts.values(),
+        )
+
+
+def _reconstruction(model: E2LLM, steps: list[StepData], window: int) -> dict:
     sums = {"loss_true": 0.0, "loss_shuffled": 0.0, "token_accuracy": 0, "num_tokens": 0}
-    for step in tqdm(range(len(data)), desc=f"restating {window} chunk{'s' * (window > 1)}"):
-        for batch in data[step].micro_batches:
+    for step in tqdm(steps, desc=f"restating {window} chunk{'s' * (window > 1)}"):
+        for batch in step.micro_batches:
             tensors = batch.to(model.device).tensors
             output = model(tensors)
             sums["loss_true"] += output.loss_sum.item()

@@ -150,6 +150,8 @@ def complete_model_config(config: TrainConfig) -> None:
     for side in ("encoder", "decoder"):
         if not getattr(config.model, f"{side}_max_tokens"):
             setattr(config.model, f"{side}_max_tokens", windows.get(getattr(config.model, side), 0))
+        if side == "decoder" and not config.model.decoder_native_window:
+            config.model.decoder_native_window = windows.get(config.model.decoder, 0)
         key = f"{side}_lora_targets"
         if getattr(config.model, f"{side}_lora_rank") and not getattr(config.model, key):
             model_type = load_config(config.model, side).model_type
@@ -164,6 +166,8 @@ def check_same_model(config: E2LLMConfig, checkpoint: Path) -> None:
     """Refuse to continue a checkpoint with a model of another make."""
     saved = read_config(checkpoint)
     pairs = {item.name: (getattr(saved, item.name), getattr(config, item.name)) for item in dataclasses.fields(saved)}
+    # What the decoder could read alone makes no other model, and checkpoints may be older than the option.
+    del pairs["decoder_native_window"]
     differing = {key: pair for key, pair in pairs.items() if pair[0] != pair[1]}
     if differing:
         text = "; ".join(f"model.{key}: saved {before!r}, now {now!r}" for key, (before, now) in differing.items())

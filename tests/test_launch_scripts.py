@@ -12,10 +12,21 @@ STAND_IN = f"""#!/bin/sh
 case "$2" in
     *device_count*) echo "${{STAND_IN_GPUS:-0}}" ;;
     *socket*) exec {sys.executable} "$@" ;;
-    *) echo "processes=${{E2LLM_NUM_PROCESSES:-}} cpu=${{ACCELERATE_USE_CPU:-}} $*" ;;
+    *) [ -z "${{STAND_IN_MALLOC:-}}" ] || echo "malloc=${{MALLOC_MMAP_THRESHOLD_:-}} ${{MALLOC_TRIM_THRESHOLD_:-}}"
+       echo "processes=${{E2LLM_NUM_PROCESSES:-}} cpu=${{ACCELERATE_USE_CPU:-}} $*" ;;
 esac
 """
-DROPPED = ("SLURM_", "PET_", "MASTER_", "NODE_RANK", "NNODES", "PROCESSES_PER_NODE", "LAUNCH_CONFIG", "ACCELERATE_")
+DROPPED = (
+    "SLURM_",
+    "PET_",
+    "MASTER_",
+    "NODE_RANK",
+    "NNODES",
+    "PROCESSES_PER_NODE",
+    "LAUNCH_CONFIG",
+    "ACCELERATE_",
+    "MALLOC_",
+)
 
 
 @pytest.fixture
@@ -32,6 +43,29 @@ def run(tmp_path):
         return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
 
     return run_script
+
+
+def test_an_evaluation_has_no_engine(run):
+    assert run("eval.sh", "--batch_size", "3").stdout == "processes= cpu=true eval.py --batch_size 3\n"
+    for arguments in (
+        ["--accelerate_config", "local/ds_config_zero2.yaml", "--batch_size", "3"],
+        ["--batch_size", "3", "--accelerate_config=local/fsdp2.yaml"],
+    ):
+        result = run("eval.sh", *arguments)
+        assert result.returncode == 2
+        assert result.stderr.startswith("error: --accelerate_config")
+        assert "chooses the engine of a training, and an evaluation has none; leave it out" in result.stderr
+        assert result.stdout == ""
+
+
+def test_freed_memory_is_kept_by_trainings_on_the_processor_alone(run):
+    shown, kept = {"STAND_IN_MALLOC": "1"}, "malloc=4294967296 17179869184\n"
+    assert run("eval.sh", **shown).stdout.startswith("malloc= \n"), "peak memory is measured there"
+    assert run("train_local_machine.sh", **shown).stdout.startswith(kept)
+    assert run("train_multi_node.sh", **shown, **NODES).stdout.startswith(kept)
+    assert run("train_local_machine.sh", STAND_IN_GPUS="1", **shown).stdout.startswith("malloc= \n")
+    own = run("train_local_machine.sh", MALLOC_MMAP_THRESHOLD_="65536", **shown).stdout
+    assert own.startswith("malloc=65536 17179869184\n")
 
 
 NODES = {"NNODES": "2", "NODE_RANK": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29511"}

@@ -20,10 +20,11 @@ from evaluate.f1_qa import (
     triviaqa_exact_match,
     triviaqa_f1,
 )
-from evaluate.longbench_v2 import extract_answer, result_table
+from evaluate.longbench_v2 import COLUMNS, extract_answer
 from evaluate.rouge_longbench import longbench_rouge_l, rouge_package_scores
-from evaluate.rouge_sum import aggregate_rouge, best_rouge, rouge_scores
+from evaluate.rouge_sum import best_rouge, rouge_scores
 from evaluate.ruler_metric import postprocess, string_match_all, string_match_part
+from evaluate.scoring import score_predictions
 from evaluate.text_normalization import normalize_squad, normalize_triviaqa
 from preprocess.converters.longbench_v2 import item_prompt
 from utils.common_utils import read_text
@@ -37,10 +38,24 @@ def rouge_score_keys(case: dict, use_stemmer: bool) -> dict:
     return {key: {"p": s.precision, "r": s.recall, "f": s.fmeasure} for key, s in best.items()}
 
 
+def record(number: int, prediction: str, references: list[str], **meta) -> dict:
+    texts = {"prediction": prediction, "references": references}
+    return {"task": "t", "id": str(number), "mode": "model", **texts, "meta": meta}
+
+
+def overall_values(records: list[dict], metric: str) -> dict[str, float]:
+    scores = score_predictions(records, [metric])["overall"]["scores"]
+    return {label.removeprefix(f"{metric}."): score["value"] for label, score in scores.items()}
+
+
 def scrolls_rouge(case: dict) -> dict:
     predictions = case["predictions"] if "predictions" in case else [case["prediction"]]
     references = case["references_list"] if "predictions" in case else [case["references"]]
-    return aggregate_rouge([rouge_scores(p, r) for p, r in zip(predictions, references, strict=True)])
+    records = [record(number, *pair) for number, pair in enumerate(zip(predictions, references, strict=True))]
+    values = overall_values(records, "rouge")
+    # The metric cuts summaries into sentences before rougeLsum; SCROLLS takes their lines.
+    lines = [rouge_scores(p, r)["rougeLsum"] for p, r in zip(predictions, references, strict=True)]
+    return values | {"rougeLsum": 100 * sum(lines) / len(lines)}
 
 
 def longbench_v2_prompt(case: dict) -> str:
@@ -50,8 +65,13 @@ def longbench_v2_prompt(case: dict) -> str:
 
 
 def longbench_v2_table(case: dict) -> dict:
-    table = result_table(case["rows"])
-    return {"Model": case["expected"]["Model"]} | {column: str(value) for column, value in table.items()}
+    records = []
+    for number, row in enumerate(case["rows"]):
+        prediction = "" if row["pred"] is None else f"The correct answer is ({row['pred']})"
+        records.append(record(number, prediction, [row["answer"]], difficulty=row["difficulty"], length=row["length"]))
+    values = overall_values(records, "longbench_v2")
+    table = {name: values["longbench_v2" if name == "Overall" else name.lower()] for name in COLUMNS}
+    return {"Model": case["expected"]["Model"]} | {name: str(round(value, 1)) for name, value in table.items()}
 
 
 def triviaqa_release(case: dict) -> dict:

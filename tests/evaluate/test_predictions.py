@@ -61,6 +61,18 @@ def test_a_repeated_line_counts_once_and_a_contradiction_is_an_error(tmp_path):
         read_predictions(path)
 
 
+def test_files_of_processes_beside_it_are_told_of(tmp_path, capsys):
+    write(tmp_path / "predictions.jsonl", good())
+    assert len(read_predictions(tmp_path / "predictions.jsonl")) == 1
+    assert capsys.readouterr().err == ""
+    for index in range(2):
+        write(tmp_path / f"predictions.part-{index:05d}.jsonl", good(id="2"))
+    assert len(read_predictions(tmp_path / "predictions.jsonl")) == 1
+    assert "the predictions of 2 processes beside it (predictions.part-00000.jsonl, ...) are not read; run" in (
+        capsys.readouterr().err
+    )
+
+
 def test_field_value_follows_dots():
     record = good(meta={"kind": "needle", "options": ["a"]})
     assert field_value(record, "meta.kind") == "needle"

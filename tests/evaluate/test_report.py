@@ -170,6 +170,22 @@ def test_unlisted_tasks_and_a_missing_training_log_are_reported(tmp_path):
     assert "training log could not be read" in text and "none.jsonl" in text
 
 
+def test_predictions_that_are_not_asked_for_are_counted_and_not_scored(tmp_path):
+    predictions = demo_predictions()[:24]
+    task = TASKS[0] | {"modes": ["model"], "ids": [f"d{number}" for number in range(8)]}
+    asked = [record for record in predictions if record["mode"] == "model" and record["id"] in task["ids"]]
+    assert len(asked) == 8
+    note = (
+        "Not scored, because this evaluation does not ask for these modes or prompts: demo, closed_book (12); demo, "
+        "model (4).\n"
+    )
+    text = bare_report(tmp_path / "all", predictions, tasks=[task])
+    assert text.replace(f"\n{note}", "") == bare_report(tmp_path / "asked", asked) != text
+    # The report that is made from these files again leaves out the same.
+    (tmp_path / "all/predictions.jsonl").write_text("".join(json.dumps(record) + "\n" for record in predictions))
+    assert report.rebuild(tmp_path / "all").read_text() == text
+
+
 def test_hostile_texts_leave_the_report_whole(tmp_path):
     hostile = "```\n# not a title | \ud83d\x00 " + "word " * 500
     predictions = [{**demo_predictions()[0], "prediction": hostile, "id": "x|y", "meta": {"kind": "a|b"}}]

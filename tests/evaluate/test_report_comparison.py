@@ -89,6 +89,7 @@ def test_published_figures_stand_beside_the_model():
         *ruler_records("niah_single_1", 8192, 8),
         *ruler_records("niah_single_2", 8192, 6),
         *ruler_records("vt", 4096, 3),
+        *({**record, "task": "t"} for record in records(4096, MODEL_MODE, 10, 0, {"ruler_task": "vt"})),
     ]
     tasks = [{"name": "t", "metrics": ["ruler"], "published": "ruler"}]
     rows = rows_of(published_section(predictions, score_tasks(predictions, tasks), tasks))[2:]

@@ -4,7 +4,10 @@ import dataclasses
 
 import pytest
 import torch
+from safetensors.torch import save_file
+from transformers import GenerationConfig
 
+from model import generation
 from model.generation import EncodedContext, generate
 from tests.conftest import build_model, corpus
 from utils.common_utils import UserError
@@ -92,6 +95,26 @@ def test_contexts_are_saved_and_loaded(model, contexts_text, tmp_path):
         EncodedContext.load(tmp_path / "missing.safetensors")
 
 
+def test_a_context_of_another_checkpoint_is_refused(model, model_config, contexts_text, tmp_path):
+    model.encode_context(contexts_text[2]).save(tmp_path / "context.safetensors")
+    context = EncodedContext.load(tmp_path / "context.safetensors")
+    same = build_model(model_config).eval()
+    assert same.generate(["Who?"], context, max_new_tokens=3) == model.generate(["Who?"], context, max_new_tokens=3)
+    with pytest.raises(UserError, match=r"encoded by another checkpoint or with another chunk size .*encode it again"):
+        build_model(model_config, seed=1).generate(["Who?"], context)
+    with pytest.raises(UserError, match="with another chunk size"):
+        build_model(dataclasses.replace(model_config, chunk_size=41)).generate(["Who?"], context)
+    before = model.encoder_fingerprint
+    model.fold_lora()
+    assert model.encoder_fingerprint == before, "folding changes no checkpoint"
+    with torch.no_grad():
+        model.chunk_encoder.adapter.projection.weight[0, 0] += 1
+    assert model.encoder_fingerprint != before
+    save_file({"chunk_tokens": context.chunk_tokens}, tmp_path / "old.safetensors", {"num_characters": "9"})
+    with pytest.raises(UserError, match="old.safetensors: does not say which checkpoint encoded it.*encode it again"):
+        EncodedContext.load(tmp_path / "old.safetensors")
+
+
 def test_sampling_is_seeded_and_differs_from_greedy(model, contexts_text):
     context = model.encode_context(contexts_text[1])
     options = {"max_new_tokens": 12, "do_sample": True, "temperature": 2.0, "top_p": 0.9}
@@ -100,6 +123,53 @@ def test_sampling_is_seeded_and_differs_from_greedy(model, contexts_text):
         torch.manual_seed(seed)
         drawn.append(model.generate(PROMPTS, context, **options))
     assert drawn[0] == drawn[1] != drawn[2]
+
+
+@pytest.mark.parametrize("num_beams", [2, 3])
+def test_beam_search_gives_what_plain_generate_gives(model, contexts_text, num_beams):
+    contexts = [model.encode_context(text) for text in contexts_text]
+    prompts = [prompt for prompt in PROMPTS for _ in contexts]
+    answers = generate(model, prompts, contexts * len(PROMPTS), max_new_tokens=8, num_beams=num_beams)
+    greedy = generate(model, prompts, contexts * len(PROMPTS), max_new_tokens=8)
+    assert [answer.text for answer in answers] != [answer.text for answer in greedy]
+    for answer, prompt, context in zip(answers, prompts, contexts * len(PROMPTS), strict=True):
+        ids = model.formatter.prompt_ids(model.config.template("default"), prompt)
+        embed = model.decoder.get_input_embeddings()
+        inputs = [embed(torch.tensor(ids.prefix_ids)), context.chunk_tokens.flatten(0, 1)]
+        inputs = torch.cat([*inputs, embed(torch.tensor(ids.suffix_ids))])
+        (expected,) = model.causal_lm.generate(
+            inputs_embeds=inputs[None],
+            attention_mask=torch.ones(1, len(inputs), dtype=torch.long),
+            num_beams=num_beams,
+            max_new_tokens=8,
+        )
+        assert answer.text == model.decoder_tokenizer.decode(expected, skip_special_tokens=True).strip()
+
+
+def test_the_decoders_own_generation_config_changes_no_answer(model, contexts_text, monkeypatch):
+    context = model.encode_context(contexts_text[1])
+    packed = model.generate(PROMPTS, context, max_new_tokens=12)
+    own = GenerationConfig(repetition_penalty=50.0, top_k=1, do_sample=True, temperature=9.0)
+    model.causal_lm.generation_config = own
+    monkeypatch.setattr(generation, "can_pack", lambda model: False)
+    assert model.generate(PROMPTS, context, max_new_tokens=12) == packed
+    assert model.causal_lm.generation_config is own
+    # The default top_k of transformers would leave 50 tokens to draw from, the decoder's own a single one.
+    drawn = model.generate(["Who?"] * 300, context, max_new_tokens=1, do_sample=True, temperature=1e4)
+    assert len(set(drawn)) > 60
+
+
+@pytest.mark.parametrize("packs", [True, False])
+def test_the_generation_configs_end_tokens_end_an_answer_too(model, contexts_text, monkeypatch, packs):
+    monkeypatch.setattr(generation, "can_pack", lambda model: packs)
+    context = model.encode_context(contexts_text[1])
+    tokenizer = model.decoder_tokenizer
+    tokens = reference_answer(model, PROMPTS[0], context, 12)
+    end = next(place for place, token in enumerate(tokens) if place and token not in tokens[:place])
+    model.causal_lm.generation_config.eos_token_id = [tokenizer.eos_token_id, tokens[end]]
+    (answer,) = generate(model, PROMPTS[:1], context, max_new_tokens=12)
+    assert (answer.num_tokens, answer.finished) == (end, True)
+    assert answer.text == tokenizer.decode(tokens[:end], skip_special_tokens=True).strip()
 
 
 def test_what_does_not_fit_is_refused(model, contexts_text):

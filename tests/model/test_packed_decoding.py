@@ -4,11 +4,12 @@ import dataclasses
 
 import pytest
 import torch
+from transformers import AutoConfig, MistralConfig, MistralForCausalLM
 
 from model import generation
 from model.generation import DecoderInput, answer_inputs, token_head
 from model.packed_decoding import PackedDecoder, ReservedLayer, can_pack, fill_rows, plan_groups
-from tests.conftest import build_model
+from tests.conftest import build_model, decoder_tokenizer
 
 
 def make_inputs(model, sizes: list[list[int]]) -> list[DecoderInput]:
@@ -64,6 +65,37 @@ def test_decoders_with_windows_or_other_kernels_are_not_packed(model):
     assert not can_pack(model)
 
 
+def test_with_a_sliding_window_a_batch_gives_what_single_prompts_give(model_config, tmp_path):
+    torch.manual_seed(0)
+    decoder = AutoConfig.from_pretrained(model_config.decoder).to_dict()
+    sizes = {key: decoder[key] for key in ("vocab_size", "hidden_size", "num_hidden_layers", "intermediate_size")}
+    heads = {"num_attention_heads": 4, "num_key_value_heads": 2}
+    config = MistralConfig(**sizes, **heads, max_position_embeddings=512, sliding_window=8, initializer_range=0.1)
+    MistralForCausalLM(config).save_pretrained(tmp_path / "mistral")
+    decoder_tokenizer().save_pretrained(tmp_path / "mistral")
+    model_config.decoder = str(tmp_path / "mistral")
+    model = build_model(model_config).eval()
+    assert not can_pack(model)
+    inputs = make_inputs(model, SIZES)
+    alone = [texts(model, [row])[0] for row in inputs]
+    assert len({text for text, _, _ in alone}) > 6
+    assert texts(model, inputs) == alone
+
+
+def test_many_prompts_on_one_beginning_stay_within_the_bound(model, monkeypatch):
+    decoders = []
+
+    class Noted(PackedDecoder):
+        def __init__(self, *arguments):
+            super().__init__(*arguments)
+            decoders.append(self)
+
+    monkeypatch.setattr(generation, "PackedDecoder", Noted)
+    answer_inputs(model, make_inputs(model, [[50] + [20] * 40]), max_new_tokens=10, max_positions=200)
+    assert decoders, "nothing was packed"
+    assert max(layer.key_room.shape[2] for decoder in decoders for layer in decoder.layers) <= 200
+
+
 def test_ended_prompts_are_not_fed_and_a_beginning_is_fed_once(model, monkeypatch):
     fed = []
     feed = PackedDecoder._feed
@@ -81,7 +113,7 @@ def test_ended_prompts_are_not_fed_and_a_beginning_is_fed_once(model, monkeypatc
     decoder = PackedDecoder(model, [inputs[0].head_Pd, inputs[3].head_Pd], [60, 310], 32)
     assert fed[0] == (340, 2), "each beginning takes a row"
     tails = [(row // 3, token_head(model, inputs[row].tail_ids)) for row in range(4)]
-    decoded = decoder.answer(tails, 8, first)
+    decoded = decoder.answer(tails, 8, {first})
     assert fed[1] == (21, 2)
     lengths = [len(prompt.token_ids) for prompt in decoded]
     for step, (count, _) in enumerate(fed[2:], start=1):
@@ -92,7 +124,7 @@ def test_ended_prompts_are_not_fed_and_a_beginning_is_fed_once(model, monkeypatc
 def test_eos_ends_an_answer_unless_told_otherwise(model, monkeypatch, packs):
     inputs = make_inputs(model, [[20, 5], [6, 3]])
     decoder = PackedDecoder(model, [inputs[0].head_Pd], [40], 16)
-    (decoded,) = decoder.answer([(0, token_head(model, inputs[0].tail_ids))], 1, None)
+    (decoded,) = decoder.answer([(0, token_head(model, inputs[0].tail_ids))], 1, ())
     model.decoder_tokenizer.eos_token = model.decoder_tokenizer.convert_ids_to_tokens(decoded.token_ids[0])
     monkeypatch.setattr(generation, "can_pack", lambda model: packs)
     (ended,) = answer_inputs(model, inputs[:1], max_new_tokens=5)

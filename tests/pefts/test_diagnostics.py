@@ -118,10 +118,18 @@ def test_prompts_are_chosen_by_evidence_and_length(make_eval_config, model, evid
 
 def test_tasks_without_evidence_say_so(make_eval_config, model, caplog):
     config = make_eval_config("--diagnostics.attention_prompts", "5")
-    reason = "no prompt says in meta.evidence which lines answer it"
+    reason = "no prompt with an answer says in meta.evidence which lines answer it"
     assert attend_to_chunks(Evaluator(config, model)) == {"towns": reason}
     assert f"diagnostics.attention_prompts: task 'towns': {reason}" in caplog.text
     assert attend_to_chunks(Evaluator(make_eval_config(), model)) == {}
+
+
+def test_prompts_whose_answers_are_withheld_are_left_out(make_eval_config, model, tmp_path):
+    kept = ("context", "prompt", "meta")
+    records = [{key: record[key] for key in kept} | {"answers": []} for record in evidence_records()]
+    store = write_store(tmp_path / "withheld", records, "--unlabelled")
+    config = make_eval_config("--diagnostics.attention_prompts", "5", data=[str(store)])
+    assert attend_to_chunks(Evaluator(config, model))["towns"].startswith("no prompt with an answer says")
 
 
 def test_options_are_checked(make_eval_config):

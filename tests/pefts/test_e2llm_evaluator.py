@@ -163,6 +163,24 @@ def test_timed_prompts_are_measured_and_answered_the_same(make_eval_config, tmp_
             assert timing["peak_bytes"] is None or timing["peak_bytes"] >= 0
 
 
+def test_no_clock_runs_while_the_encoder_gets_ready(make_eval_config, monkeypatch):
+    events = []
+
+    def noting(name, function):
+        def noted(*arguments, **options):
+            events.append(name)
+            return function(*arguments, **options)
+
+        return noted
+
+    monkeypatch.setattr(e2llm_evaluator, "encode_chunks", noting("encode", e2llm_evaluator.encode_chunks))
+    monkeypatch.setattr(e2llm_evaluator, "embed_texts", noting("embed", e2llm_evaluator.embed_texts))
+    monkeypatch.setattr(e2llm_evaluator, "ResourceMeter", noting("clock", e2llm_evaluator.ResourceMeter))
+    modes = ["model", "retrieval_to_window"]
+    predictions_of(evaluator_of(make_eval_config("--modes", json.dumps(modes), "--timed_prompts", "1")))
+    assert events == ["embed", *["clock"] * 3, "encode", *["clock"] * 3]
+
+
 def test_folding_lora_changes_no_answer(make_eval_config, tmp_path):
     answers = []
     for fold in ("true", "false"):

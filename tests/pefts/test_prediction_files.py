@@ -1,9 +1,13 @@
 """Prediction files of one and of several processes, and what a killed one leaves."""
 
+import errno
+import fcntl
 import json
+import os
 
 import pytest
 
+from pefts import prediction_files
 from pefts.prediction_files import PredictionFiles
 from utils.common_utils import UserError
 
@@ -65,3 +69,32 @@ def test_two_evaluations_cannot_be_at_work_in_a_folder(tmp_path):
         first.lock(alone=True)
     second.unlock()
     first.lock(alone=True)
+
+
+def test_locks_are_taken_as_nfs_wants_them(tmp_path, monkeypatch):
+    """NFS maps flock to locks of a file's bytes, which need it open for reading or for writing, by their kind."""
+    taken = []
+
+    def nfs_flock(file, operation):
+        access = fcntl.fcntl(file, fcntl.F_GETFL) & os.O_ACCMODE
+        refused = os.O_WRONLY if operation & fcntl.LOCK_SH else os.O_RDONLY
+        if access == refused:
+            raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+        taken.append(operation)
+
+    monkeypatch.setattr(prediction_files.fcntl, "flock", nfs_flock)
+    files = PredictionFiles(tmp_path)
+    files.lock(alone=True)
+    files.lock(alone=False)
+    assert len(taken) == 2
+
+
+def test_a_file_system_without_locks_is_named(tmp_path, monkeypatch):
+    def no_locks(file, operation):
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(prediction_files.fcntl, "flock", no_locks)
+    with pytest.raises(UserError, match=rf"output_dir='{tmp_path}': .lock cannot be locked there \(No locks available"):
+        PredictionFiles(tmp_path).lock(alone=False)
+    with pytest.raises(UserError, match=r"output_dir='.*none': .lock cannot be locked there \(No such file"):
+        PredictionFiles(tmp_path / "none").lock(alone=False)

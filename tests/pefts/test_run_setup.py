@@ -1,5 +1,6 @@
 """From a config to a trainer: what is checked before anything is trained."""
 
+import dataclasses
 import json
 
 import pytest
@@ -122,6 +123,19 @@ def test_another_model_is_refused_by_key(make_config):
     assert "model.decoder_lora_rank: saved 2, now 3" in message
     assert "model.adapter: saved 'pma', now 'mean_mlp'" in message
     assert "encoder_lora_rank" not in message
+
+
+def test_the_decoders_own_window_comes_from_a_file_and_makes_no_other_model(make_config, backbones, tmp_path):
+    older = trainer_of(make_config())
+    older.save()
+    assert older.bare_model.native_decoder_window == 512
+    (tmp_path / "windows.json").write_text(json.dumps({backbones[1]: 256}))
+    arguments = ("--model_windows", str(tmp_path / "windows.json"), "--model.decoder_max_tokens", "128")
+    config = make_config(*arguments, "--output_dir", str(tmp_path / "other"))
+    model = trainer_of(config).bare_model
+    assert (model.native_decoder_window, model.decoder_window) == (256, 128)
+    same = dataclasses.replace(older.bare_model.config, decoder_native_window=256)
+    run_setup.check_same_model(same, tmp_path / "run/checkpoints/step-000000")
 
 
 def test_another_chunk_size_is_refused(make_config, tmp_path):

@@ -153,6 +153,7 @@ def test_mistakes_on_the_command_line_are_named(parse, arguments, message):
     [
         ({"modes": ["open_book"]}, r"modes(.|\n)*'model', 'closed_book'"),
         ({"modes": []}, r"^modes=\[\]: name at least one$"),
+        ({"tasks": []}, r"^tasks=\[\]: name at least one$"),
         ({"tasks": EVAL["tasks"] * 2}, r"^tasks=\['a', 'a'\]: two tasks have the same name$"),
         ({"tasks": [{"name": "a", "data": ["s"]}]}, r"tasks(.|\n)*required: metrics"),
         ({"tasks": [EVAL["tasks"][0] | {"metric": 1}]}, r"key tasks\[0\].metric. Did you mean 'metrics'\?"),
