@@ -40,6 +40,7 @@ class Trainer:
         train_data: what to train on, by step.
         validation_data: by objective, the steps of a validation.
         data_fingerprint: identifies the stores, for the check on resume.
+        validation_fingerprint: identifies what is validated on; None without validation.
         engine: exchanges gradients and updates the weights.
     """
 
@@ -52,6 +53,7 @@ class Trainer:
         train_data: StepDataset,
         validation_data: dict[str, StepDataset],
         data_fingerprint: str,
+        validation_fingerprint: str | None,
         engine: type[Engine] = Engine,
     ):
         self.accelerator = accelerator
@@ -62,6 +64,7 @@ class Trainer:
         self.train_data = train_data
         self.validation_data = validation_data
         self.data_fingerprint = data_fingerprint
+        self.validation_fingerprint = validation_fingerprint
         self.checkpoints = RunCheckpoints(Path(config.output_dir) / "checkpoints", config.checkpoint.keep_last)
         self.step = 0
         self.best_step: int | None = None
@@ -81,11 +84,25 @@ class Trainer:
         self.step = state["step"]
         if self.accelerator.is_main_process:
             self.checkpoints.link(state)
-        # A best checkpoint that is not here, because the run continues another's, cannot be this run's best.
-        if state["best_step"] is not None and self.checkpoints.path(state["best_step"]).is_dir():
-            self.best_step, self.best_loss = state["best_step"], state["best_loss"]
-        self.validations_without_gain = state["validations_without_gain"]
+        self._restore_best(state)
         self.window = LogWindow.from_state(state["log_window"])
+
+    def _restore_best(self, state: dict) -> None:
+        best_step, best_loss = state["best_step"], state["best_loss"]
+        if state.get("validation_fingerprint", self.validation_fingerprint) != self.validation_fingerprint:
+            if best_loss is not None and self.accelerator.is_main_process:
+                logger.warning(
+                    "the validation batches have changed since the checkpoint was written: the best loss so far, %.4g "
+                    "after step %d, is forgotten",
+                    best_loss,
+                    best_step,
+                )
+            return
+        # Without validation the last step counts as the best, with no loss. And a best checkpoint that is not here,
+        # because the run continues another's, cannot be this run's best.
+        if best_loss is not None and self.checkpoints.path(best_step).is_dir():
+            self.best_step, self.best_loss = best_step, best_loss
+        self.validations_without_gain = state["validations_without_gain"]
 
     def _report_changed_options(self, saved: dict[str, object]) -> None:
         if self.accelerator.is_main_process:
@@ -302,6 +319,7 @@ class Trainer:
             "best_loss": self.best_loss if math.isfinite(self.best_loss) else None,
             "validations_without_gain": self.validations_without_gain,
             "data_fingerprint": self.data_fingerprint,
+            "validation_fingerprint": self.validation_fingerprint,
             "options": self.config.options_of_result(),
             "log_window": self.window.state(),
         }

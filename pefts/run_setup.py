@@ -1,6 +1,7 @@
 """From a config to a trainer ready to run: model, data, optimizer, and the state of the checkpoint to continue from."""
 
 import dataclasses
+import hashlib
 import json
 import logging
 import platform
@@ -50,7 +51,14 @@ def build_trainer(config: TrainConfig, accelerator: Accelerator, engine: type[En
         problem = str(error)
     raise_together(accelerator, problem)
     trainer = Trainer(
-        accelerator, config, run.model, run.optimizer, *run.data, data_fingerprint=run.fingerprint, engine=engine
+        accelerator,
+        config,
+        run.model,
+        run.optimizer,
+        *run.data,
+        data_fingerprint=run.fingerprint,
+        validation_fingerprint=run.validation_fingerprint,
+        engine=engine,
     )
     if run.checkpoint:
         missing = trainer.engine.restore_optimizer(run.optimizer_tensors)
@@ -71,6 +79,7 @@ class _Run:
     optimizer: torch.optim.AdamW
     data: tuple[StepDataset, dict[str, StepDataset]]
     fingerprint: str
+    validation_fingerprint: str | None
     checkpoint: Path | None
     state: dict | None = None
     optimizer_tensors: dict[str, torch.Tensor] | None = None
@@ -91,7 +100,8 @@ def _build_run(config: TrainConfig, accelerator: Accelerator, engine: type[Engin
     model = E2LLM.from_backbones(config.model, compute, accelerator.device)
     optimizer = build_optimizer(model, config.optim)
     data = build_datasets(config, model, train_store, validation_store, accelerator)
-    run = _Run(model, optimizer, data, train_store.fingerprint, checkpoint)
+    validated = validation_fingerprint(validation_store, data[1]) if validation_store else None
+    run = _Run(model, optimizer, data, train_store.fingerprint, validated, checkpoint)
     if checkpoint:
         load_weights(model, checkpoint)
         run.state, run.optimizer_tensors = read_trainer_state(checkpoint)
@@ -218,6 +228,15 @@ def build_datasets(
             data.num_steps = min(data.num_steps, data.plan.steps_in_epoch(objective))
             validation_data[objective] = data
     return train_data, validation_data
+
+
+def validation_fingerprint(store: ChunkStore, validation_data: dict[str, StepDataset]) -> str:
+    """Return a hex digest of the store, of the batches drawn from it and of what they are cut to."""
+    batches = {
+        objective: [data.plan.batch(step) for step in range(len(data))] for objective, data in validation_data.items()
+    }
+    limits = [data.limits for data in validation_data.values()]
+    return hashlib.blake2b(repr((store.fingerprint, batches, limits)).encode(), digest_size=16).hexdigest()
 
 
 def write_config(config: TrainConfig, engine: str, num_processes: int) -> None:

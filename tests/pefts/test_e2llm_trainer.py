@@ -2,6 +2,7 @@
 
 import copy
 import json
+import math
 import time
 from collections import Counter
 
@@ -10,7 +11,7 @@ import torch
 
 from pefts.e2llm_trainer import seed_step
 from pefts.run_log import Sums
-from tests.pefts.conftest import metric_lines, results, scripted, stop_after, trainer_of
+from tests.pefts.conftest import metric_lines, results, scripted, stop_after, town_records, trainer_of, write_store
 from utils.common_utils import UserError
 
 NO_DROPOUT = ("--model.lora_dropout", "0", "--model.encoder_dropout", "0")
@@ -204,6 +205,35 @@ def test_without_validation_the_last_is_the_best(make_config, tmp_path):
     folder = tmp_path / "run/checkpoints"
     assert (folder / "best").resolve().name == "step-000003"
     assert not any(line["split"] == "validation" for line in metric_lines(tmp_path / "run"))
+
+
+def test_a_run_without_validation_goes_on_and_can_be_given_one(make_config, tmp_path):
+    stop_after(trainer_of(make_config(validation=False)), 3)
+    trainer = trainer_of(make_config(validation=False))
+    assert trainer.step == 3
+    stop_after(trainer, 6)
+    trainer = trainer_of(make_config())
+    assert trainer.best_step is None
+    trainer.train()
+    state = json.loads((tmp_path / "run/checkpoints/latest/trainer_state.json").read_text())
+    assert state["best_step"] == 7
+    assert state["best_loss"] > 0
+
+
+def test_the_best_loss_is_forgotten_with_the_validation_data(make_config, tmp_path, caplog):
+    folder = tmp_path / "run/checkpoints"
+    stop_after(scripted(trainer_of(make_config(*EACH_STEP)), [5.0, 3.0, 4.0]), 3)
+    trainer = trainer_of(make_config(*EACH_STEP))
+    assert (trainer.best_step, trainer.validations_without_gain) == (2, 1)
+    assert "validation batches have changed" not in caplog.text
+    other = write_store(tmp_path / "other", town_records(8, seed=3))
+    for change in (("--data.validation", json.dumps([str(other)])), ("--data.num_validation_batches", "2")):
+        caplog.clear()
+        trainer = trainer_of(make_config(*EACH_STEP, *change))
+        assert (trainer.best_step, trainer.best_loss, trainer.validations_without_gain) == (None, math.inf, 0)
+        assert "the best loss so far, 3 after step 2, is forgotten" in caplog.text
+    stop_after(scripted(trainer, [6.0]), 4)
+    assert (folder / "best").resolve().name == "step-000004"
 
 
 def test_a_changed_store_is_refused(make_config, validation_store):
