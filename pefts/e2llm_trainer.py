@@ -85,7 +85,7 @@ class Trainer:
         if self.accelerator.is_main_process:
             self.checkpoints.link(state)
         self._restore_best(state)
-        self.window = LogWindow.from_state(state["log_window"])
+        self.window = LogWindow.from_state(state["log_window"], with_sums=self.accelerator.is_main_process)
 
     def _restore_best(self, state: dict) -> None:
         best_step, best_loss = state["best_step"], state["best_loss"]
@@ -174,7 +174,8 @@ class Trainer:
         global_labels = total(self.accelerator, sums.labels)
         if global_labels == 0:
             raise UserError(f"step {data.step} ({data.objective}): the batch has no labelled token")
-        if self.config.logging.shuffled_loss and not self.window.has_shuffled(data.objective):
+        # Where weights are sharded, all processes must run the model as often: this is the same in all of them.
+        if self.config.logging.shuffled_loss and data.objective not in self.window.sums:
             seed_step(self.config.seed, data.step, self.accelerator.process_index)
             self._add_shuffled(micro_batches, sums)
 
@@ -300,10 +301,11 @@ class Trainer:
             AgreedError: it could not be written.
         """
         weights, tensors = self.engine.model_tensors(), self.engine.optimizer_tensors()
+        window = LogWindow({name: self._reduced(sums) for name, sums in self.window.sums.items()}, self.window.last)
         problem = None
         if self.accelerator.is_main_process:
             try:
-                self._write_checkpoint(weights, tensors)
+                self._write_checkpoint(weights, tensors, window)
             except (OSError, SafetensorError) as error:
                 problem = (
                     f"{self.checkpoints.path(self.step)}: the checkpoint could not be written ({error}). What was "
@@ -311,7 +313,9 @@ class Trainer:
                 )
         raise_together(self.accelerator, problem)
 
-    def _write_checkpoint(self, weights: dict[str, dict[str, torch.Tensor]], tensors: dict[str, torch.Tensor]) -> None:
+    def _write_checkpoint(
+        self, weights: dict[str, dict[str, torch.Tensor]], tensors: dict[str, torch.Tensor], window: LogWindow
+    ) -> None:
         best_step = self.best_step if self.validation_data else self.step
         state = {
             "step": self.step,
@@ -321,7 +325,7 @@ class Trainer:
             "data_fingerprint": self.data_fingerprint,
             "validation_fingerprint": self.validation_fingerprint,
             "options": self.config.options_of_result(),
-            "log_window": self.window.state(),
+            "log_window": window.state(),
         }
         path = self.checkpoints.save(self.bare_model, tensors, state, weights)
         logger.info("step %d: saved %s%s", self.step, path, " (the best so far)" if best_step == self.step else "")

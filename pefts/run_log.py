@@ -102,18 +102,19 @@ class LogWindow:
         """Return the sums of an objective, at zero the first time."""
         return self.sums.setdefault(objective, Sums())
 
-    def has_shuffled(self, objective: str) -> bool:
-        """Tell whether the objective's loss under shuffled chunk tokens was computed since the last log line."""
-        return objective in self.sums and self.sums[objective].shuffled_labels > 0
-
     def state(self) -> dict[str, dict]:
         """Return it as plain data."""
         return dataclasses.asdict(self)
 
     @classmethod
-    def from_state(cls, state: dict[str, dict]) -> "LogWindow":
-        """Make a window of what `state` returned."""
-        return cls({objective: Sums(**values) for objective, values in state["sums"].items()}, state["last"])
+    def from_state(cls, state: dict[str, dict], with_sums: bool) -> "LogWindow":
+        """Make a window of what `state` returned.
+
+        Args:
+            with_sums: take the sums over; otherwise the objectives stand at zero. One process takes those of all.
+        """
+        sums = {objective: Sums(**values) if with_sums else Sums() for objective, values in state["sums"].items()}
+        return cls(sums, state["last"])
 
 
 class RunLog:

@@ -5,6 +5,7 @@ import json
 import math
 import time
 from collections import Counter
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -78,6 +79,17 @@ def test_the_shuffled_loss_is_of_the_same_weights(make_config):
     trainer.window.of(data.objective).add(sums)
     again, _, _ = trainer.train_step(trainer.train_data[2])
     assert again.shuffled_labels == 0, "once between two log lines"
+
+
+def test_the_shuffled_loss_is_computed_in_all_processes_or_none(make_config):
+    """The first step since the last log line had it computed, though this process had a single chunk to give."""
+    trainer = trainer_of(make_config())
+    data = trainer.train_data[0]
+    trainer.window.of(data.objective).add(Sums(loss=1.0, labels=1))
+    calls = []
+    trainer.engine.module.register_forward_hook(lambda *_: calls.append(1))
+    trainer.train_step(data)
+    assert len(calls) == len(data.micro_batches)
 
 
 def test_the_shuffled_loss_can_be_left_out(make_config):
@@ -173,6 +185,23 @@ def test_a_log_window_goes_on_after_a_resume(make_config, finished_run, tmp_path
     assert {objective: sums.labels > 0 for objective, sums in trainer.window.sums.items()} == {"understanding": True}
     trainer.train()
     assert metric_lines(tmp_path / "run") == metric_lines(finished_run)
+
+
+def test_a_log_window_of_all_processes_is_continued_by_one(make_config, tmp_path):
+    trainer = trainer_of(make_config())
+    trainer.window.of("understanding").add(Sums(loss=3.0, labels=2, seconds=0.5, steps=1))
+    trainer.window.last["understanding"] = {"grad_norm": 1.0, "epoch": 0}
+    trainer._reduced = lambda sums: Sums(2 * sums.loss, labels=2 * sums.labels, seconds=sums.seconds, steps=2)
+    trainer.save()
+    state = json.loads((tmp_path / "run/checkpoints/latest/trainer_state.json").read_text())
+    windows = []
+    for is_main in (True, False):
+        trainer.accelerator = SimpleNamespace(is_main_process=is_main)
+        trainer.restore(state)
+        windows.append(trainer.window)
+    assert windows[0].sums == {"understanding": Sums(loss=6.0, labels=4, seconds=0.5, steps=2)}
+    assert windows[1].sums == {"understanding": Sums()}
+    assert windows[0].last == windows[1].last == {"understanding": {"grad_norm": 1.0, "epoch": 0}}
 
 
 EACH_STEP = ("--checkpoint.validate_every", "1", "--checkpoint.save_every", "1", "--checkpoint.keep_last", "1")

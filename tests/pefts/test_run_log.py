@@ -29,7 +29,9 @@ def test_a_window_goes_round_as_json():
     window = LogWindow()
     window.of("reasoning").add(Sums(loss=0.1 + 0.2, labels=3))
     window.last["reasoning"] = {"grad_norm": 1 / 3, "epoch": 2}
-    assert LogWindow.from_state(json.loads(json.dumps(window.state()))) == window
+    state = json.loads(json.dumps(window.state()))
+    assert LogWindow.from_state(state, with_sums=True) == window
+    assert LogWindow.from_state(state, with_sums=False) == LogWindow({"reasoning": Sums()}, window.last)
     assert window.of("understanding") == Sums()
 
 
