@@ -12,13 +12,13 @@ from pathlib import Path
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import set_seed
+from accelerate.utils import gather_object, set_seed
 
 from dataset.batch_plan import BatchPlan, Stage
 from dataset.dataset import RowLimits, StepDataset
 from dataset.store import ChunkStore
 from model.backbones import load_config
-from model.checkpoint import load_weights, read_config, verify_manifest
+from model.checkpoint import MANIFEST_FILE, load_weights, read_config, verify_manifest
 from model.config import E2LLMConfig
 from model.pro_model import E2LLM
 from pefts.adapter_init import initialise_adapter
@@ -28,12 +28,22 @@ from pefts.e2llm_args import TrainConfig
 from pefts.e2llm_trainer import Trainer
 from pefts.engines import Engine
 from pefts.optimizer import build_optimizer
-from utils.common_utils import UserError, atomic_write_text, read_json, read_text
+from utils.common_utils import UserError, atomic_write_text, read_json, read_text, sha256_file
 
 logger = logging.getLogger(__name__)
 
 CONFIG_FILE = "config.json"
 PACKAGES = ("torch", "transformers", "accelerate", "peft", "tokenizers", "safetensors", "numpy", "pyarrow")
+PLACES = (
+    "output_dir",
+    "resume",
+    "lora_modules",
+    "model_windows",
+    "data.train",
+    "data.validation",
+    "data.prompt_files",
+)
+"""Options that say where something is, which machines may know by different names: what is there is compared."""
 
 
 def build_trainer(config: TrainConfig, accelerator: Accelerator, engine: type[Engine] = Engine) -> Trainer:
@@ -50,6 +60,7 @@ def build_trainer(config: TrainConfig, accelerator: Accelerator, engine: type[En
     except UserError as error:
         problem = str(error)
     raise_together(accelerator, problem)
+    check_agreement(accelerator, _identity(config, run), config.output_dir)
     trainer = Trainer(
         accelerator,
         config,
@@ -109,6 +120,48 @@ def _build_run(config: TrainConfig, accelerator: Accelerator, engine: type[Engin
         initialise_adapter(model, train_store, config)
     _describe(model, train_store, config)
     return run
+
+
+def _identity(config: TrainConfig, run: _Run) -> dict[str, object]:
+    """Return what must be the same in all processes, by what users call it."""
+    identity = {
+        "step to continue from": run.state["step"] if run.state else 0,
+        "checkpoint's manifest": sha256_file(run.checkpoint / MANIFEST_FILE) if run.checkpoint else None,
+        "content of data.train": run.fingerprint,
+        "content and batches of data.validation": run.validation_fingerprint,
+        "number format": str(run.model.resolved_compute.dtype),
+    }
+    for key, value in dataclasses.asdict(config).items():
+        identity |= {f"{key}.{name}": item for name, item in value.items()} if isinstance(value, dict) else {key: value}
+    return {key: value for key, value in identity.items() if key not in PLACES}
+
+
+def check_agreement(accelerator: Accelerator, identity: dict[str, object], output_dir: str) -> None:
+    """Refuse to train where processes would not train the same run; all must call it.
+
+    Args:
+        identity: what must be the same in all processes, by what users call it.
+        output_dir: where this process looked for checkpoints.
+
+    Raises:
+        AgreedError: naming what differs, each value and the processes that have it.
+    """
+    if accelerator.num_processes == 1:
+        return
+    identities = gather_object([identity])
+    differing = []
+    for key in dict.fromkeys(key for each in identities for key in each):
+        ranks_of: dict[str, list[int]] = {}
+        for rank, each in enumerate(identities):
+            ranks_of.setdefault(repr(each.get(key)), []).append(rank)
+        if len(ranks_of) > 1:
+            values = [f"{value} on rank {', '.join(map(str, ranks))}" for value, ranks in ranks_of.items()]
+            differing.append(f"{key}: {' but '.join(values)}")
+    if differing:
+        raise AgreedError(
+            f"the processes of this run do not agree. {'; '.join(differing)}. Start them with the same options "
+            f"on every machine, and let all see the same stores and the same output_dir={output_dir!r}"
+        )
 
 
 def find_checkpoint(config: TrainConfig) -> Path | None:

@@ -1,12 +1,14 @@
 """From a config to a trainer: what is checked before anything is trained."""
 
 import json
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from pefts import run_setup
-from pefts.run_setup import write_config
+from pefts.agreement import AgreedError
+from pefts.run_setup import check_agreement, write_config
 from tests.pefts.conftest import metric_lines, stop_after, town_records, trainer_of, write_store
 from utils.common_utils import UserError
 
@@ -163,6 +165,46 @@ def test_layers_with_lora_come_from_a_file_by_model_type(make_config, tmp_path):
     arguments = ("--lora_modules", str(path), "--model.decoder_lora_targets", '["q_proj"]')
     config = trainer_of(make_config(*arguments)).bare_model.config
     assert (config.encoder_lora_targets, config.decoder_lora_targets) == (["query"], ["q_proj"])
+
+
+def identity_of(config, monkeypatch) -> dict:
+    """What the processes of a run compare."""
+    seen = []
+    with monkeypatch.context() as patch:
+        patch.setattr(run_setup, "check_agreement", lambda _accelerator, identity, _output_dir: seen.append(identity))
+        trainer_of(config)
+    return seen[0]
+
+
+def test_what_processes_must_agree_on(make_config, tmp_path, validation_store, monkeypatch):
+    def differing(*arguments: str) -> set[str]:
+        other = identity_of(make_config(*arguments), monkeypatch)
+        return {key for key in base | other if base.get(key) != other.get(key)}
+
+    base = identity_of(make_config(), monkeypatch)
+    elsewhere = tmp_path / "other/name"
+    elsewhere.parent.mkdir()
+    elsewhere.symlink_to(validation_store)
+    assert not differing("--data.validation", json.dumps([str(elsewhere)]), "--output_dir", str(tmp_path / "elsewhere"))
+    assert differing("--data.train", json.dumps([str(validation_store)])) == {"content of data.train"}
+    assert differing("--data.validation", "[]", "--seed", "1") == {"content and batches of data.validation", "seed"}
+    assert differing("--compute.dtype", "bfloat16") == {"compute.dtype", "number format"}
+    stop_after(trainer_of(make_config()), 3)
+    assert differing() == {"step to continue from", "checkpoint's manifest"}
+
+
+def test_processes_that_do_not_agree_are_refused(monkeypatch):
+    identities = [{"step to continue from": step, "number format": "torch.float32"} for step in (500, 0, 500)]
+    monkeypatch.setattr(run_setup, "gather_object", lambda _mine: identities)
+    accelerator = SimpleNamespace(num_processes=3)
+    with pytest.raises(AgreedError) as caught:
+        check_agreement(accelerator, identities[0], "outputs/run")
+    message = str(caught.value)
+    assert "step to continue from: 500 on rank 0, 2 but 0 on rank 1. Start them" in message
+    assert "number format" not in message
+    assert "let all see the same stores and the same output_dir='outputs/run'" in message
+    identities[1]["step to continue from"] = 500
+    check_agreement(accelerator, identities[0], "outputs/run")
 
 
 def test_the_resolved_config_is_written(make_config, tmp_path, monkeypatch):
