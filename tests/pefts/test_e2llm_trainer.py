@@ -236,6 +236,14 @@ def test_without_validation_the_last_is_the_best(make_config, tmp_path):
     assert not any(line["split"] == "validation" for line in metric_lines(tmp_path / "run"))
 
 
+def test_a_run_that_reads_lower_layers_goes_on(make_config):
+    lower = ("--model.encoder_layers", "[0, 1]")
+    stop_after(trainer_of(make_config(*lower)), 3)
+    trainer = trainer_of(make_config(*lower))
+    assert trainer.step == 3
+    trainer.train()
+
+
 def test_a_run_without_validation_goes_on_and_can_be_given_one(make_config, tmp_path):
     stop_after(trainer_of(make_config(validation=False)), 3)
     trainer = trainer_of(make_config(validation=False))
