@@ -70,6 +70,8 @@ class Trainer:
         self.best_step: int | None = None
         self.best_loss = math.inf
         self.validations_without_gain = 0
+        self.validation_is_due = False
+        """Whether the model as it is now is still to be validated."""
         self.window = LogWindow()
         self.stop = StopSignals(accelerator)
 
@@ -85,6 +87,7 @@ class Trainer:
         if self.accelerator.is_main_process:
             self.checkpoints.link(state)
         self._restore_best(state)
+        self.validation_is_due = bool(self.validation_data) and state.get("validation_is_due", False)
         self.window = LogWindow.from_state(state["log_window"], with_sums=self.accelerator.is_main_process)
 
     def _restore_best(self, state: dict) -> None:
@@ -117,8 +120,8 @@ class Trainer:
 
     @property
     def is_finished(self) -> bool:
-        """Whether there is nothing left to train."""
-        return self.step >= self.config.num_steps or self.stops_early
+        """Whether there is nothing left to train or to validate."""
+        return not self.validation_is_due and (self.step >= self.config.num_steps or self.stops_early)
 
     def train(self) -> None:
         """Train to the end, to an early stop, or to a signal; every way out leaves a checkpoint.
@@ -126,7 +129,7 @@ class Trainer:
         Raises:
             SystemExit: with code 128 + number of the signal that ended it.
         """
-        run_log = RunLog(self.accelerator, self.config, self.step)
+        run_log = RunLog(self.accelerator, self.config, self.step, validates_again=self.validation_is_due)
         steps = range(self.step, self.config.num_steps)
         progress = tqdm(
             total=self.config.num_steps,
@@ -137,8 +140,10 @@ class Trainer:
         )
         steps_ahead = step_data(self.train_data, steps, self.config.data.num_workers)
         with self.stop.caught(), progress, contextlib.closing(steps_ahead):
+            # The validation of a checkpoint's step may have been cut off.
+            goes_on = not self.validation_is_due or self._validate_and_save(run_log, is_save_due=True)
             started = time.perf_counter()
-            for data in steps_ahead:
+            for data in steps_ahead if goes_on else ():
                 waited = time.perf_counter() - started
                 sums, grad_norm, learning_rates = self.train_step(data)
                 sums.data_seconds = waited
@@ -213,8 +218,11 @@ class Trainer:
         return sums
 
     @torch.no_grad()
-    def validate(self) -> dict[str, Sums]:
-        """Return token-weighted sums over the validation batches, by objective, over all processes."""
+    def validate(self) -> dict[str, Sums] | None:
+        """Return token-weighted sums over the validation batches, by objective, over all processes.
+
+        None if a signal to stop came before the end, in any process.
+        """
         self.engine.module.eval()
         results = {}
         for objective, dataset in self.validation_data.items():
@@ -222,6 +230,8 @@ class Trainer:
             steps = step_data(dataset, range(len(dataset)), num_workers=0)
             hidden = not self.accelerator.is_main_process
             for data in tqdm(steps, f"validating {objective}", len(dataset), leave=False, disable=hidden):
+                if self.stop.reached_any():
+                    return None
                 micro_batches = [batch.to(self.accelerator.device) for batch in data.micro_batches]
                 for batch in micro_batches:
                     output = self.engine.module(batch.tensors)
@@ -264,23 +274,33 @@ class Trainer:
     def _after_step(self, run_log: RunLog) -> bool:
         """Validate and save where due; tell whether to go on."""
         is_last = self.step == self.config.num_steps
-        due = {
-            name: is_last or self.step % every == 0
-            for name, every in vars(self.config.checkpoint).items()
-            if name in ("save_every", "validate_every")
-        }
-        if due["validate_every"] and self.validation_data:
+        every = self.config.checkpoint
+        self.validation_is_due = bool(self.validation_data) and (is_last or self.step % every.validate_every == 0)
+        is_save_due = is_last or self.step % every.save_every == 0
+        if is_save_due and self.validation_is_due:
+            # A validation may take long: whatever ends it must not cost the steps before it.
+            self.save()
+        return self._validate_and_save(run_log, is_save_due)
+
+    def _validate_and_save(self, run_log: RunLog, is_save_due: bool) -> bool:
+        """Validate where due, save where due or worth it; tell whether to go on."""
+        if self.validation_is_due:
             self._validate_and_compare(run_log)
         is_stopped = self.stop.reached_any()
-        if due["save_every"] or self.best_step == self.step or self.stops_early or is_stopped:
+        if is_save_due or self.best_step == self.step or self.stops_early or is_stopped:
             self.save()
         if self.stops_early:
             logger.info("stopping early: %d validations without a better loss", self.validations_without_gain)
         return not (self.stops_early or is_stopped)
 
     def _validate_and_compare(self, run_log: RunLog) -> None:
+        """Validate and take note of the result, unless a signal comes first."""
+        results = self.validate()
+        if results is None:
+            return
+        self.validation_is_due = False
         losses = []
-        for objective, sums in self.validate().items():
+        for objective, sums in results.items():
             metrics = sums.metrics()
             run_log.write(self.step, "validation", objective, metrics)
             logger.info("step %d validation %s: %s", self.step, objective, _readable(metrics))
@@ -322,6 +342,7 @@ class Trainer:
             "best_step": best_step,
             "best_loss": self.best_loss if math.isfinite(self.best_loss) else None,
             "validations_without_gain": self.validations_without_gain,
+            "validation_is_due": self.validation_is_due,
             "data_fingerprint": self.data_fingerprint,
             "validation_fingerprint": self.validation_fingerprint,
             "options": self.config.options_of_result(),

@@ -118,13 +118,18 @@ class LogWindow:
 
 
 class RunLog:
-    """Writes metrics from the main process to metrics.jsonl, TensorBoard and W&B."""
+    """Writes metrics from the main process to metrics.jsonl, TensorBoard and W&B.
 
-    def __init__(self, accelerator: Accelerator, config: TrainConfig, first_step: int):
+    Args:
+        first_step: steps taken before; what was logged of later ones will be logged again.
+        validates_again: the validation after `first_step` steps will be logged again too.
+    """
+
+    def __init__(self, accelerator: Accelerator, config: TrainConfig, first_step: int, validates_again: bool = False):
         self.accelerator = accelerator
         self.path = Path(config.output_dir) / METRICS_FILE
         if accelerator.is_main_process:
-            drop_metrics_after(self.path, first_step)
+            drop_metrics_after(self.path, first_step, validates_again)
         if accelerator.log_with:
             accelerator.init_trackers(
                 config.logging.wandb_project or "tensorboard",
@@ -144,14 +149,20 @@ class RunLog:
             self.accelerator.log({f"{split}/{objective}/{key}": value for key, value in metrics.items()}, step=step)
 
 
-def drop_metrics_after(path: Path, step: int) -> None:
-    """Cut metrics.jsonl back to a step, as a run that continues from its checkpoint will write the rest again."""
+def drop_metrics_after(path: Path, step: int, validates_again: bool = False) -> None:
+    """Cut metrics.jsonl back to a step, as a run that continues from its checkpoint will write the rest again.
+
+    Args:
+        validates_again: the step's own validation goes too.
+    """
     if not path.exists():
         return
     kept = []
     for line in path.read_text(encoding="utf-8").splitlines():
         try:
-            if json.loads(line)["step"] <= step:
+            content = json.loads(line)
+            is_again = validates_again and content["step"] == step and content["split"] == "validation"
+            if content["step"] <= step and not is_again:
                 kept.append(line + "\n")
         except json.JSONDecodeError:
             break  # the half line of a killed process

@@ -111,6 +111,7 @@ def _build_run(config: TrainConfig, accelerator: Accelerator, engine: type[Engin
     model = E2LLM.from_backbones(config.model, compute, accelerator.device)
     optimizer = build_optimizer(model, config.optim)
     data = build_datasets(config, model, train_store, validation_store, accelerator)
+    check_validation(data[1])
     validated = validation_fingerprint(validation_store, data[1]) if validation_store else None
     run = _Run(model, optimizer, data, train_store.fingerprint, validated, checkpoint)
     if checkpoint:
@@ -167,6 +168,7 @@ def check_agreement(accelerator: Accelerator, identity: dict[str, object], outpu
 def find_checkpoint(config: TrainConfig) -> Path | None:
     """Return the checkpoint to continue from, as `resume` says."""
     checkpoints = RunCheckpoints(Path(config.output_dir) / "checkpoints", config.checkpoint.keep_last)
+    checkpoints.put_back()
     if config.resume == "auto":
         return checkpoints.newest_complete()
     if config.resume == "none":
@@ -281,6 +283,20 @@ def build_datasets(
             data.num_steps = min(data.num_steps, data.plan.steps_in_epoch(objective))
             validation_data[objective] = data
     return train_data, validation_data
+
+
+def check_validation(validation_data: dict[str, StepDataset]) -> None:
+    """Prepare every validation batch of this process once: a mistake in one would end the run hours later.
+
+    Raises:
+        UserError: an example cannot be validated on.
+    """
+    try:
+        for data in validation_data.values():
+            for step in range(len(data)):
+                data[step]
+    except UserError as error:
+        raise UserError(f"data.validation: {error}") from None
 
 
 def validation_fingerprint(store: ChunkStore, validation_data: dict[str, StepDataset]) -> str:

@@ -43,6 +43,8 @@ def test_metrics_are_cut_back_to_a_step(tmp_path):
     path.write_text("\n".join(lines) + '\n{"step": 3, "spl')
     drop_metrics_after(path, 3)
     assert path.read_text() == "\n".join(lines[:4]) + "\n"
+    drop_metrics_after(path, 3, validates_again=True)
+    assert path.read_text() == "\n".join(lines[:3]) + "\n"
 
 
 def test_lines_are_written_by_the_main_process_alone(make_config, tmp_path):

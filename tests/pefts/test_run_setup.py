@@ -136,6 +136,13 @@ def test_another_chunk_size_is_refused(make_config, tmp_path):
         trainer_of(make_config("--data.validation", json.dumps([str(store)])))
 
 
+def test_validation_examples_are_checked_before_the_training(make_config, tmp_path):
+    records = [{key: record[key] for key in ("context", "prompt")} for record in town_records(8)]
+    store = write_store(tmp_path / "unlabelled", records, "--unlabelled")
+    with pytest.raises(UserError, match=r"data\.validation: example '.*': has no answer to train on"):
+        trainer_of(make_config("--data.validation", json.dumps([str(store)])))
+
+
 def test_prompt_files_are_read_and_checked(make_config, tmp_path):
     (tmp_path / "good.txt").write_text("Read {context} and answer {prompt}\n")
     (tmp_path / "bad.txt").write_text("{prompt}")
