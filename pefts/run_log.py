@@ -7,14 +7,16 @@ import resource
 import sys
 import warnings
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 
 import torch
 from accelerate import Accelerator
+from accelerate.tracking import GeneralTracker, WandBTracker
 from tqdm import tqdm
 
-from pefts.e2llm_args import TrainConfig
-from utils.common_utils import atomic_write_text
+from pefts.e2llm_args import LoggingConfig, TrainConfig
+from utils.common_utils import UserError, atomic_write_text
 
 METRICS_FILE = "metrics.jsonl"
 PHASES = ("data", "encoder", "decoder", "backward", "optimizer")
@@ -117,6 +119,26 @@ class LogWindow:
         return cls(sums, state["last"])
 
 
+def chosen_trackers(config: LoggingConfig) -> list[str | GeneralTracker]:
+    """Return what `Accelerator` is to log with.
+
+    Raises:
+        UserError: Weights & Biases is not installed; accelerate would pass over it without a word.
+    """
+    trackers: list[str | GeneralTracker] = ["tensorboard"] if config.tensorboard else []
+    if config.wandb_project:
+        if find_spec("wandb") is None:
+            raise UserError(
+                f"logging.wandb_project={config.wandb_project!r}: wandb is not installed; pip install wandb, or leave "
+                "the project out"
+            )
+        # Made here, since accelerate would name TensorBoard's folder after the project, and report every process.
+        wandb = WandBTracker(config.wandb_project)
+        wandb.main_process_only = True
+        trackers.append(wandb)
+    return trackers
+
+
 class RunLog:
     """Writes metrics from the main process to metrics.jsonl, TensorBoard and W&B.
 
@@ -132,7 +154,7 @@ class RunLog:
             drop_metrics_after(self.path, first_step, validates_again)
         if accelerator.log_with:
             accelerator.init_trackers(
-                config.logging.wandb_project or "tensorboard",
+                "tensorboard",
                 config={"config": json.dumps(dataclasses.asdict(config))},
                 # What a killed run logged after its last checkpoint is logged again.
                 init_kwargs={"tensorboard": {"purge_step": first_step + 1}},
