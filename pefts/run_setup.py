@@ -14,12 +14,12 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object, set_seed
 
-from dataset.batch_plan import BatchPlan, Stage
+from dataset.batch_plan import BatchPlan, NoFittingPromptError, Stage
 from dataset.dataset import RowLimits, StepDataset
 from dataset.store import ChunkStore
 from model.backbones import load_config
 from model.checkpoint import MANIFEST_FILE, load_weights, read_config, verify_manifest
-from model.config import E2LLMConfig
+from model.config import CUED, DEFAULT_TASK, UNDERSTANDING, E2LLMConfig
 from model.pro_model import E2LLM
 from pefts.adapter_init import initialise_adapter
 from pefts.agreement import AgreedError, raise_together
@@ -28,7 +28,7 @@ from pefts.e2llm_args import TrainConfig
 from pefts.e2llm_trainer import Trainer
 from pefts.engines import Engine
 from pefts.optimizer import build_optimizer
-from utils.common_utils import UserError, atomic_write_text, read_json, read_text, sha256_file
+from utils.common_utils import UserError, atomic_write_text, closest, read_json, read_text, sha256_file
 
 logger = logging.getLogger(__name__)
 
@@ -110,6 +110,7 @@ def _build_run(config: TrainConfig, accelerator: Accelerator, engine: type[Engin
     set_seed(config.seed)
     model = E2LLM.from_backbones(config.model, compute, accelerator.device)
     optimizer = build_optimizer(model, config.optim)
+    warn_of_unused_prompts(config, train_store, validation_store)
     data = build_datasets(config, model, train_store, validation_store, accelerator)
     check_validation(data[1])
     validated = validation_fingerprint(validation_store, data[1]) if validation_store else None
@@ -225,6 +226,19 @@ def complete_model_config(config: TrainConfig) -> None:
             setattr(config.model, key, modules[side][model_type])
 
 
+def warn_of_unused_prompts(config: TrainConfig, *stores: ChunkStore | None) -> None:
+    """Say which templates of `data.prompt_files` are those of no task."""
+    known = {UNDERSTANDING, CUED, DEFAULT_TASK}.union(*(store.tasks for store in stores if store))
+    for task in sorted(config.data.prompt_files.keys() - known):
+        logger.warning(
+            "data.prompt_files.%s is not used: no example in data.train or data.validation has this task.%s It can be "
+            "one of %s",
+            task,
+            closest(task, known),
+            ", ".join(sorted(known - {""})),
+        )
+
+
 def check_same_model(config: E2LLMConfig, checkpoint: Path) -> None:
     """Refuse to continue a checkpoint with a model of another make."""
     saved = read_config(checkpoint)
@@ -279,7 +293,14 @@ def build_datasets(
             reasoning_share, cued_share = shares[objective]
             stage = dataclasses.replace(last, steps=0, reasoning_share=reasoning_share, cued_share=cued_share)
             # The seed is fixed: two runs are compared on the same batches.
-            data = dataset(validation_store, [stage], 0, config.data.num_validation_batches)
+            try:
+                data = dataset(validation_store, [stage], 0, config.data.num_validation_batches)
+            except NoFittingPromptError:
+                raise UserError(
+                    f"data.validation={config.data.validation}: no prompt in it is about a context of "
+                    f"{stage.context_lengths}, as the last stage, data.stages[{len(config.data.stages) - 1}], answers; "
+                    "add such contexts or change the limits"
+                ) from None
             data.num_steps = min(data.num_steps, data.plan.steps_in_epoch(objective))
             validation_data[objective] = data
     return train_data, validation_data

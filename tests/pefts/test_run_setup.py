@@ -137,10 +137,22 @@ def test_another_chunk_size_is_refused(make_config, tmp_path):
 
 
 def test_validation_examples_are_checked_before_the_training(make_config, tmp_path):
-    records = [{key: record[key] for key in ("context", "prompt")} for record in town_records(8)]
+    records = [record | {"answer": []} for record in town_records(8)]
     store = write_store(tmp_path / "unlabelled", records, "--unlabelled")
     with pytest.raises(UserError, match=r"data\.validation: example '.*': has no answer to train on"):
         trainer_of(make_config("--data.validation", json.dumps([str(store)])))
+
+
+def test_validation_data_without_fitting_prompts_are_named(make_config, tmp_path):
+    short = [record for record in town_records(8, seed=2) if "\n" not in record["context"]]
+    store = write_store(tmp_path / "short", short)
+    stages = [{"steps": 2, "reasoning_share": 0.0}, {"reasoning_share": 1.0, "min_context_chunks": 3}]
+    arguments = ("--data.stages", json.dumps(stages), "--data.validation", json.dumps([str(store)]))
+    with pytest.raises(UserError) as caught:
+        trainer_of(make_config(*arguments))
+    message = str(caught.value)
+    assert message.startswith(f"data.validation=['{store}']: no prompt in it is about a context of 3 to any number of")
+    assert "as the last stage, data.stages[1], answers; add such contexts" in message
 
 
 def test_prompt_files_are_read_and_checked(make_config, tmp_path):
@@ -160,6 +172,36 @@ def test_prompt_files_are_read_and_checked(make_config, tmp_path):
     ):
         with pytest.raises(UserError, match=message):
             templates(qa=tmp_path / name)
+
+
+def test_a_template_of_no_task_is_reported(make_config, tmp_path, caplog):
+    store = write_store(tmp_path / "tasks", [record | {"task": "town_qa"} for record in town_records()])
+    (tmp_path / "a.txt").write_text("Read {context} and answer {prompt}")
+    files = {task: str(tmp_path / "a.txt") for task in ("town_qa", "town_aq", "default", "cued", "understanding")}
+    arguments = ("--data.train", json.dumps([str(store)]), "--data.prompt_files", json.dumps(files))
+    trainer_of(make_config(*arguments, validation=False))
+    messages = [record.getMessage() for record in caplog.records if "prompt_files" in record.getMessage()]
+    assert len(messages) == 1
+    assert messages[0].startswith("data.prompt_files.town_aq is not used: no example in data.train or data.validation")
+    assert "Did you mean 'town_qa'? It can be one of cued, default, town_qa, understanding" in messages[0]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            ("--optim.num_warmup_steps", "7"),
+            "optim.num_warmup_steps=7: must be below num_steps=7, or the learning rates would never reach their peak",
+        ),
+        (
+            ("--checkpoint.early_stopping_patience", "2", "--data.validation", "[]"),
+            "checkpoint.early_stopping_patience=2: there is nothing to validate on; name stores in data.validation",
+        ),
+    ],
+)
+def test_options_that_could_do_nothing_are_refused(make_config, arguments, message):
+    with pytest.raises(UserError, match=message):
+        make_config(*arguments)
 
 
 def test_layers_with_lora_come_from_a_file_by_model_type(make_config, tmp_path):

@@ -132,7 +132,7 @@ def test_a_run_killed_at_a_validation_keeps_its_step(make_config, tmp_path, mome
 
 
 def test_the_last_validation_is_made_up_for(make_config, tmp_path):
-    arguments = ("--num_steps", "2")
+    arguments = ("--num_steps", "2", "--optim.num_warmup_steps", "1")
     trainer = trainer_of(make_config(*arguments))
     trainer.validate = lambda: signal.raise_signal(signal.SIGTERM)
     with pytest.raises(SystemExit):
