@@ -84,7 +84,7 @@ def train(config: TrainConfig, launch: Launch, accelerator: Accelerator) -> None
         raise AgreedError(f"{error}. Lower optim.learning_rate or look at these examples") from None
     except OSError as error:
         raise UserError(
-            f"{error.filename or output_dir}: {error.strerror}; mend it and go on with --resume auto"
+            f"{error.filename or output_dir}: {error.strerror or error}; mend it and go on with --resume auto"
         ) from None
     except RuntimeError as error:
         newest = RunCheckpoints(output_dir / "checkpoints", config.checkpoint.keep_last).newest_complete()

@@ -78,9 +78,12 @@ class Trainer:
     def restore(self, state: dict) -> None:
         """Continue from the state of a checkpoint whose weights and optimizer are already in place."""
         if state["data_fingerprint"] != self.data_fingerprint:
+            way_out = "train into another output_dir"
+            if self.config.resume not in ("auto", "none"):
+                way_out = "name the stores it was trained on, or start anew with --resume none"
             raise AgreedError(
                 "the stores have changed since the checkpoint was written, so the run cannot continue as it was; "
-                "train into another output_dir"
+                f"{way_out}"
             )
         self._report_changed_options(state.get("options", {}))
         self.step = state["step"]

@@ -160,6 +160,24 @@ def test_a_loss_that_is_not_finite_ends_the_run_with_its_examples(run_train, tmp
     assert not (tmp_path / "run/checkpoints").exists()
 
 
+def test_a_worker_that_cannot_read_is_quoted(run_train, tmp_path, monkeypatch):
+    """The error of a loader's process comes with its text alone."""
+    build_trainer = train_accelerate.build_trainer
+
+    def failing(*arguments):
+        trainer = build_trainer(*arguments)
+
+        def fail():
+            raise OSError("Caught OSError in DataLoader worker process 0: Input/output error")
+
+        trainer.train = fail
+        return trainer
+
+    monkeypatch.setattr(train_accelerate, "build_trainer", failing)
+    with pytest.raises(UserError, match=r"run: Caught OSError .*: Input/output error; mend it and go on with --resume"):
+        run_train()
+
+
 @pytest.fixture
 def trained(options, tmp_path) -> Path:
     """The best checkpoint of a short run."""

@@ -92,6 +92,13 @@ def test_resume_from_a_path(make_config, finished_run, tmp_path):
     assert trainer_of(make_config("--resume", str(tmp_path / "run/checkpoints/latest"))).step == 7
 
 
+def test_resume_from_a_path_on_other_data(make_config, finished_run, validation_store):
+    checkpoint = finished_run / "checkpoints/step-000006"
+    arguments = ("--resume", str(checkpoint), "--data.train", json.dumps([str(validation_store)]))
+    with pytest.raises(UserError, match="name the stores it was trained on, or start anew with --resume none"):
+        trainer_of(make_config(*arguments))
+
+
 @pytest.mark.parametrize(
     ("resume", "message"),
     [
