@@ -22,7 +22,7 @@ from pefts.launch import (
     run_launched,
     start_accelerator,
 )
-from pefts.run_log import set_up_logging
+from pefts.run_log import chosen_trackers, set_up_logging
 from pefts.run_setup import build_trainer, write_config
 from utils.common_utils import UserError, run_cli
 from utils.config_parsing import parse_config
@@ -36,11 +36,11 @@ def main() -> int | None:
         config = parse_config(TrainConfig, description=__doc__)
         launch = read_launch(os.environ)
         check_launch(launch, config)
+        trackers = chosen_trackers(config.logging)
     except UserError as error:
         if int(os.environ.get("LOCAL_RANK", "0")) > 0:  # the machine's other processes say the same
             return error.exit_code
         raise
-    trackers = ["tensorboard"] * config.logging.tensorboard + ["wandb"] * bool(config.logging.wandb_project)
     accelerator = start_accelerator(launch, config, log_with=trackers or None, project_dir=config.output_dir)
     try:
         train(config, launch, accelerator)
@@ -84,7 +84,7 @@ def train(config: TrainConfig, launch: Launch, accelerator: Accelerator) -> None
         raise AgreedError(f"{error}. Lower optim.learning_rate or look at these examples") from None
     except OSError as error:
         raise UserError(
-            f"{error.filename or output_dir}: {error.strerror}; mend it and go on with --resume auto"
+            f"{error.filename or output_dir}: {error.strerror or error}; mend it and go on with --resume auto"
         ) from None
     except RuntimeError as error:
         newest = RunCheckpoints(output_dir / "checkpoints", config.checkpoint.keep_last).newest_complete()

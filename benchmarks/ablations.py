@@ -29,6 +29,7 @@ from tqdm import tqdm
 from benchmarks.ablation_table import ablation_text, collect_figures, summarise_runs
 from benchmarks.config_overrides import apply_overrides, shorten
 from dataset.store import MANIFEST_NAME, ChunkStore
+from pefts.checkpoints import STATE_FILE
 from pefts.e2llm_args import TrainConfig
 from pefts.eval_args import EvalConfig
 from utils.common_utils import UserError, atomic_write_text, closest, read_json, run_cli, sha256_file
@@ -98,7 +99,10 @@ class Run:
 
     @property
     def is_trained(self) -> bool:
-        return (self.folder / "checkpoints/latest").resolve().name == f"step-{self.train['num_steps']:06d}"
+        """Whether the last step is saved, and its validation was not cut off."""
+        latest = (self.folder / "checkpoints/latest").resolve()
+        is_last = latest.name == f"step-{self.train['num_steps']:06d}"
+        return is_last and not read_json(latest / STATE_FILE).get("validation_is_due", False)
 
     @property
     def is_done(self) -> bool:

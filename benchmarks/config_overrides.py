@@ -69,6 +69,9 @@ def shorten(config: Mapping, num_steps: int) -> dict:
     for options, key in counts:
         if key in options:
             options[key] = max(1, round(options[key] * factor))
+    if "num_warmup_steps" in result.get("optim", {}):
+        # Rounding must not make a warm-up as long as the training, which is refused.
+        result["optim"]["num_warmup_steps"] = min(result["optim"]["num_warmup_steps"], num_steps - 1)
     if len(result.get("data", {}).get("stages", [])) > num_steps:
         raise UserError(f"num_steps={num_steps}: fewer than the stages of the training; take more")
     return result

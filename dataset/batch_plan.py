@@ -26,6 +26,10 @@ from utils.common_utils import UserError
 Objective = Literal["understanding", "cued", "reasoning"]
 
 
+class NoFittingPromptError(UserError):
+    """A stage is to answer prompts, and none in the data is about a context of a length that the stage takes."""
+
+
 @dataclass
 class Stage:
     """A part of the training with its own mixture and lengths."""
@@ -82,6 +86,11 @@ class Stage:
         if objective == "cued":
             return self.min_cued_chunks or self.min_window_chunks, self.max_cued_chunks or self.max_window_chunks
         return self.min_window_chunks, self.max_window_chunks
+
+    @property
+    def context_lengths(self) -> str:
+        """The lengths of the contexts whose prompts are answered, in words."""
+        return f"{self.min_context_chunks} to {self.max_context_chunks or 'any number of'} chunks"
 
 
 @dataclass(frozen=True)
@@ -153,7 +162,7 @@ class BatchPlan:
         prompts_per_context: most prompts answered from one encoding of a context.
 
     Raises:
-        UserError: a stage asks for what the data do not hold.
+        NoFittingPromptError: a stage asks for what the data do not hold.
     """
 
     def __init__(
@@ -287,10 +296,9 @@ class BatchPlan:
     def _check_stage(self, index: int) -> None:
         stage = self.stages[index]
         if stage.reasoning_share > 0 and not len(self._groups(index)[0]):
-            most = stage.max_context_chunks or "any number of"
-            raise UserError(
-                f"data.stages[{index}]: no prompt in the data is about a context of {stage.min_context_chunks} to "
-                f"{most} chunks; set reasoning_share to 0 or change the limits"
+            raise NoFittingPromptError(
+                f"data.stages[{index}]: no prompt in the data is about a context of {stage.context_lengths}; set "
+                "reasoning_share to 0 or change the limits"
             )
 
 

@@ -141,6 +141,8 @@ def collate(
             start = end
         sources.append(torch.arange(first_source_of[id(unit)], first_source_of[id(unit)] + num_slots))
     attention_mask_BT = (branch_ids_BT >= 0).long()
+    # A packed row may be longer than the decoder's window, and embeddings of positions are looked up for padding too.
+    position_ids_BT.masked_fill_(branch_ids_BT < 0, 0)
     tensors = {
         "chunk_ids": chunk_ids_ML,
         "chunk_mask": chunk_mask_ML,

@@ -203,6 +203,12 @@ class ChunkStore:
         ]
         return np.concatenate(rows) if rows else np.zeros(0, dtype=np.int64)
 
+    @functools.cached_property
+    def tasks(self) -> set[str]:
+        """The tasks of the examples; those without one have the empty string."""
+        columns = (batch.column("task") for file in self._examples for batch in file.batches)
+        return {task for column in columns for task in column.unique().to_pylist()}
+
     def context_digest(self, index: int) -> str:
         """Return the BLAKE2b-128 of a context's UTF-8 text in hex."""
         view, row = self._context(index)

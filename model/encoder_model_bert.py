@@ -119,6 +119,22 @@ class ChunkEncoder(nn.Module):
             hidden_mLh = torch.cat([output.hidden_states[layer] for layer in self.layers], dim=-1)
         return hidden_mLh, mask_mL.bool()
 
+    def freeze_unread(self) -> None:
+        """Train no weight of the encoder that the hidden states read do not depend on, such as LoRA in higher layers.
+
+        Without a gradient such a weight would have no state of the optimizer to resume from, and DDP waits for it.
+        """
+        if {-1, self.backbone.config.num_hidden_layers} & set(self.layers):
+            return  # the last layer depends on all of them
+        trained = [weight for weight in self.backbone.parameters() if weight.requires_grad]
+        ids_11 = torch.zeros(1, 1, dtype=torch.long, device=self.adapter.projection.weight.device)
+        hidden_11h, _ = self._hidden(ids_11, torch.ones_like(ids_11))
+        gradients = [None] * len(trained)
+        if hidden_11h.requires_grad:
+            gradients = torch.autograd.grad(hidden_11h.sum(), trained, allow_unused=True)
+        for weight, gradient in zip(trained, gradients, strict=True):
+            weight.requires_grad_(gradient is not None)
+
     @torch.no_grad()
     def collect(
         self,

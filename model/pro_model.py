@@ -103,7 +103,10 @@ class E2LLM(nn.Module):
         encoder_tokenizer = load_tokenizer(config.encoder, "model.encoder", config.trust_remote_code)
         decoder_tokenizer = load_tokenizer(config.decoder, "model.decoder", config.trust_remote_code)
         model = cls(config, compute, resolved, encoder, decoder, encoder_tokenizer, decoder_tokenizer)
-        return model.to(resolved.device)
+        model.to(resolved.device)
+        with resolved.autocast():
+            model.chunk_encoder.freeze_unread()
+        return model
 
     @classmethod
     def from_pretrained(

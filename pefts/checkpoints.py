@@ -8,6 +8,7 @@
 A step's folder appears under its name once it is complete.
 """
 
+import contextlib
 import json
 import logging
 import os
@@ -75,6 +76,15 @@ class RunCheckpoints:
         for name, step in (("best", state["best_step"]), ("latest", state["step"])):
             if step is not None and self.path(step).is_dir():
                 self._link(name, self.path(step))
+
+    def put_back(self) -> None:
+        """Put a checkpoint back in its place that a killed process had moved aside to write it anew.
+
+        Any number of processes may do so at once, while none writes.
+        """
+        for aside in self.folder.glob(".step-*.old"):
+            with contextlib.suppress(OSError):  # the new one is in its place, or another process was faster
+                os.rename(aside, self.folder / aside.name.removeprefix(".").removesuffix(".old"))
 
     def newest_complete(self) -> Path | None:
         """Return the newest undamaged checkpoint, saying which newer ones were passed over and why."""

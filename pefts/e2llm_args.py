@@ -96,7 +96,7 @@ class OptimConfig:
     max_grad_norm: float = 1.0
     """Gradients are scaled down to this norm, taken over all trained parameters."""
     num_warmup_steps: int = 100
-    """Steps in which the learning rates rise from zero to their peak."""
+    """Steps in which the learning rates rise from zero to their peak; fewer than num_steps."""
     schedule: Literal["cosine", "linear", "constant"] = "cosine"
     """How the learning rates fall after the warm-up."""
     final_learning_rate_ratio: float = 0.0
@@ -144,7 +144,7 @@ class CheckpointConfig:
     keep_last: int = 2
     """Newest checkpoints kept; the best one is kept besides."""
     early_stopping_patience: int = 0
-    """Validations without a better loss before the training stops; 0: never."""
+    """Validations without a better loss before the training stops; 0: never. Needs data.validation."""
 
     def __post_init__(self):
         for key in ("save_every", "validate_every", "keep_last"):
@@ -192,6 +192,20 @@ class TrainConfig:
         require(0 <= self.seed < 2**32, "seed", self.seed, "must lie between 0 and 2**32 - 1")
         require(bool(self.output_dir), "output_dir", repr(self.output_dir), "name a folder")
         require(self.timeout_seconds >= 1, "timeout_seconds", self.timeout_seconds, "must be at least 1")
+        warmup = self.optim.num_warmup_steps
+        require(
+            warmup < self.num_steps,
+            "optim.num_warmup_steps",
+            warmup,
+            f"must be below num_steps={self.num_steps}, or the learning rates would never reach their peak",
+        )
+        patience = self.checkpoint.early_stopping_patience
+        require(
+            patience == 0 or bool(self.data.validation),
+            "checkpoint.early_stopping_patience",
+            patience,
+            "there is nothing to validate on; name stores in data.validation, or set it to 0",
+        )
         staged = sum(stage.steps for stage in self.data.stages[:-1])
         require(
             staged < self.num_steps or len(self.data.stages) == 1,

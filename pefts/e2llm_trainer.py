@@ -40,6 +40,7 @@ class Trainer:
         train_data: what to train on, by step.
         validation_data: by objective, the steps of a validation.
         data_fingerprint: identifies the stores, for the check on resume.
+        validation_fingerprint: identifies what is validated on; None without validation.
         engine: exchanges gradients and updates the weights.
     """
 
@@ -52,6 +53,7 @@ class Trainer:
         train_data: StepDataset,
         validation_data: dict[str, StepDataset],
         data_fingerprint: str,
+        validation_fingerprint: str | None,
         engine: type[Engine] = Engine,
     ):
         self.accelerator = accelerator
@@ -62,30 +64,51 @@ class Trainer:
         self.train_data = train_data
         self.validation_data = validation_data
         self.data_fingerprint = data_fingerprint
+        self.validation_fingerprint = validation_fingerprint
         self.checkpoints = RunCheckpoints(Path(config.output_dir) / "checkpoints", config.checkpoint.keep_last)
         self.step = 0
         self.best_step: int | None = None
         self.best_loss = math.inf
         self.validations_without_gain = 0
+        self.validation_is_due = False
+        """Whether the model as it is now is still to be validated."""
         self.window = LogWindow()
         self.stop = StopSignals(accelerator)
 
     def restore(self, state: dict) -> None:
         """Continue from the state of a checkpoint whose weights and optimizer are already in place."""
         if state["data_fingerprint"] != self.data_fingerprint:
+            way_out = "train into another output_dir"
+            if self.config.resume not in ("auto", "none"):
+                way_out = "name the stores it was trained on, or start anew with --resume none"
             raise AgreedError(
                 "the stores have changed since the checkpoint was written, so the run cannot continue as it was; "
-                "train into another output_dir"
+                f"{way_out}"
             )
         self._report_changed_options(state.get("options", {}))
         self.step = state["step"]
         if self.accelerator.is_main_process:
             self.checkpoints.link(state)
-        # A best checkpoint that is not here, because the run continues another's, cannot be this run's best.
-        if state["best_step"] is not None and self.checkpoints.path(state["best_step"]).is_dir():
-            self.best_step, self.best_loss = state["best_step"], state["best_loss"]
+        self._restore_best(state)
+        self.validation_is_due = bool(self.validation_data) and state.get("validation_is_due", False)
+        self.window = LogWindow.from_state(state["log_window"], with_sums=self.accelerator.is_main_process)
+
+    def _restore_best(self, state: dict) -> None:
+        best_step, best_loss = state["best_step"], state["best_loss"]
+        if state.get("validation_fingerprint", self.validation_fingerprint) != self.validation_fingerprint:
+            if best_loss is not None and self.accelerator.is_main_process:
+                logger.warning(
+                    "the validation batches have changed since the checkpoint was written: the best loss so far, %.4g "
+                    "after step %d, is forgotten",
+                    best_loss,
+                    best_step,
+                )
+            return
+        # Without validation the last step counts as the best, with no loss. And a best checkpoint that is not here,
+        # because the run continues another's, cannot be this run's best.
+        if best_loss is not None and self.checkpoints.path(best_step).is_dir():
+            self.best_step, self.best_loss = best_step, best_loss
         self.validations_without_gain = state["validations_without_gain"]
-        self.window = LogWindow.from_state(state["log_window"])
 
     def _report_changed_options(self, saved: dict[str, object]) -> None:
         if self.accelerator.is_main_process:
@@ -100,8 +123,8 @@ class Trainer:
 
     @property
     def is_finished(self) -> bool:
-        """Whether there is nothing left to train."""
-        return self.step >= self.config.num_steps or self.stops_early
+        """Whether there is nothing left to train or to validate."""
+        return not self.validation_is_due and (self.step >= self.config.num_steps or self.stops_early)
 
     def train(self) -> None:
         """Train to the end, to an early stop, or to a signal; every way out leaves a checkpoint.
@@ -109,7 +132,7 @@ class Trainer:
         Raises:
             SystemExit: with code 128 + number of the signal that ended it.
         """
-        run_log = RunLog(self.accelerator, self.config, self.step)
+        run_log = RunLog(self.accelerator, self.config, self.step, validates_again=self.validation_is_due)
         steps = range(self.step, self.config.num_steps)
         progress = tqdm(
             total=self.config.num_steps,
@@ -120,8 +143,10 @@ class Trainer:
         )
         steps_ahead = step_data(self.train_data, steps, self.config.data.num_workers)
         with self.stop.caught(), progress, contextlib.closing(steps_ahead):
+            # The validation of a checkpoint's step may have been cut off.
+            goes_on = not self.validation_is_due or self._validate_and_save(run_log, is_save_due=True)
             started = time.perf_counter()
-            for data in steps_ahead:
+            for data in steps_ahead if goes_on else ():
                 waited = time.perf_counter() - started
                 sums, grad_norm, learning_rates = self.train_step(data)
                 sums.data_seconds = waited
@@ -157,7 +182,8 @@ class Trainer:
         global_labels = total(self.accelerator, sums.labels)
         if global_labels == 0:
             raise UserError(f"step {data.step} ({data.objective}): the batch has no labelled token")
-        if self.config.logging.shuffled_loss and not self.window.has_shuffled(data.objective):
+        # Where weights are sharded, all processes must run the model as often: this is the same in all of them.
+        if self.config.logging.shuffled_loss and data.objective not in self.window.sums:
             seed_step(self.config.seed, data.step, self.accelerator.process_index)
             self._add_shuffled(micro_batches, sums)
 
@@ -195,8 +221,11 @@ class Trainer:
         return sums
 
     @torch.no_grad()
-    def validate(self) -> dict[str, Sums]:
-        """Return token-weighted sums over the validation batches, by objective, over all processes."""
+    def validate(self) -> dict[str, Sums] | None:
+        """Return token-weighted sums over the validation batches, by objective, over all processes.
+
+        None if a signal to stop came before the end, in any process.
+        """
         self.engine.module.eval()
         results = {}
         for objective, dataset in self.validation_data.items():
@@ -204,6 +233,8 @@ class Trainer:
             steps = step_data(dataset, range(len(dataset)), num_workers=0)
             hidden = not self.accelerator.is_main_process
             for data in tqdm(steps, f"validating {objective}", len(dataset), leave=False, disable=hidden):
+                if self.stop.reached_any():
+                    return None
                 micro_batches = [batch.to(self.accelerator.device) for batch in data.micro_batches]
                 for batch in micro_batches:
                     output = self.engine.module(batch.tensors)
@@ -246,23 +277,33 @@ class Trainer:
     def _after_step(self, run_log: RunLog) -> bool:
         """Validate and save where due; tell whether to go on."""
         is_last = self.step == self.config.num_steps
-        due = {
-            name: is_last or self.step % every == 0
-            for name, every in vars(self.config.checkpoint).items()
-            if name in ("save_every", "validate_every")
-        }
-        if due["validate_every"] and self.validation_data:
+        every = self.config.checkpoint
+        self.validation_is_due = bool(self.validation_data) and (is_last or self.step % every.validate_every == 0)
+        is_save_due = is_last or self.step % every.save_every == 0
+        if is_save_due and self.validation_is_due:
+            # A validation may take long: whatever ends it must not cost the steps before it.
+            self.save()
+        return self._validate_and_save(run_log, is_save_due)
+
+    def _validate_and_save(self, run_log: RunLog, is_save_due: bool) -> bool:
+        """Validate where due, save where due or worth it; tell whether to go on."""
+        if self.validation_is_due:
             self._validate_and_compare(run_log)
         is_stopped = self.stop.reached_any()
-        if due["save_every"] or self.best_step == self.step or self.stops_early or is_stopped:
+        if is_save_due or self.best_step == self.step or self.stops_early or is_stopped:
             self.save()
         if self.stops_early:
             logger.info("stopping early: %d validations without a better loss", self.validations_without_gain)
         return not (self.stops_early or is_stopped)
 
     def _validate_and_compare(self, run_log: RunLog) -> None:
+        """Validate and take note of the result, unless a signal comes first."""
+        results = self.validate()
+        if results is None:
+            return
+        self.validation_is_due = False
         losses = []
-        for objective, sums in self.validate().items():
+        for objective, sums in results.items():
             metrics = sums.metrics()
             run_log.write(self.step, "validation", objective, metrics)
             logger.info("step %d validation %s: %s", self.step, objective, _readable(metrics))
@@ -283,10 +324,11 @@ class Trainer:
             AgreedError: it could not be written.
         """
         weights, tensors = self.engine.model_tensors(), self.engine.optimizer_tensors()
+        window = LogWindow({name: self._reduced(sums) for name, sums in self.window.sums.items()}, self.window.last)
         problem = None
         if self.accelerator.is_main_process:
             try:
-                self._write_checkpoint(weights, tensors)
+                self._write_checkpoint(weights, tensors, window)
             except (OSError, SafetensorError) as error:
                 problem = (
                     f"{self.checkpoints.path(self.step)}: the checkpoint could not be written ({error}). What was "
@@ -294,16 +336,20 @@ class Trainer:
                 )
         raise_together(self.accelerator, problem)
 
-    def _write_checkpoint(self, weights: dict[str, dict[str, torch.Tensor]], tensors: dict[str, torch.Tensor]) -> None:
+    def _write_checkpoint(
+        self, weights: dict[str, dict[str, torch.Tensor]], tensors: dict[str, torch.Tensor], window: LogWindow
+    ) -> None:
         best_step = self.best_step if self.validation_data else self.step
         state = {
             "step": self.step,
             "best_step": best_step,
             "best_loss": self.best_loss if math.isfinite(self.best_loss) else None,
             "validations_without_gain": self.validations_without_gain,
+            "validation_is_due": self.validation_is_due,
             "data_fingerprint": self.data_fingerprint,
+            "validation_fingerprint": self.validation_fingerprint,
             "options": self.config.options_of_result(),
-            "log_window": self.window.state(),
+            "log_window": window.state(),
         }
         path = self.checkpoints.save(self.bare_model, tensors, state, weights)
         logger.info("step %d: saved %s%s", self.step, path, " (the best so far)" if best_step == self.step else "")

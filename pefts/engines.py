@@ -102,26 +102,12 @@ class Fsdp2Engine(Engine):
 
     shards_weights = True
 
-    def __init__(
-        self,
-        accelerator: Accelerator,
-        model: E2LLM,
-        optimizer: torch.optim.AdamW,
-        max_grad_norm: float,
-        reshard_after_forward: bool = True,
-    ):
-        self.reshard_after_forward = reshard_after_forward
-        super().__init__(accelerator, model, optimizer, max_grad_norm)
-
     def _wrap(self) -> None:
         names = {weight: name for name, weight in self.bare_model.named_parameters()}
-        options = {
-            "mesh": init_device_mesh(self.accelerator.device.type, (self.accelerator.num_processes,)),
-            "reshard_after_forward": self.reshard_after_forward,
-        }
+        mesh = init_device_mesh(self.accelerator.device.type, (self.accelerator.num_processes,))
         for layer in self.bare_model.decoder_layers():
-            fully_shard(layer, **options)
-        fully_shard(self.bare_model, **options)
+            fully_shard(layer, mesh=mesh, reshard_after_forward=True)
+        fully_shard(self.bare_model, mesh=mesh, reshard_after_forward=True)
         # The sharded weights are new parameters.
         weights = dict(self.bare_model.named_parameters())
         for group in self.optimizer.param_groups:

@@ -41,6 +41,9 @@ ASKED_PROCESSES = "E2LLM_NUM_PROCESSES"
 EXIT_CODES = "E2LLM_EXIT_CODES"
 """Environment variable with the folder where each process leaves its exit code, which launchers do not pass on."""
 STALE_LOCK_SECONDS = 600
+SIMPLE_LAUNCHER = ("ACCELERATE_USE_CPU", "ACCELERATE_MIXED_PRECISION", "ACCELERATE_DYNAMO_BACKEND")
+"""Environment variables that accelerate's launcher of a single process always sets; where it was asked for more, which
+it does not start, it sets MASTER_ADDR and MASTER_PORT besides."""
 _CONNECTION_WORDS = re.compile(r"gloo|nccl|timed out|connection (closed|reset|refused)|broken pipe", re.IGNORECASE)
 FSDP_VALUES = {
     "version": "2",
@@ -91,6 +94,13 @@ def read_launch(environment: Mapping[str, str]) -> Launch:
         raise UserError(
             f"{asked} processes were asked for and {world_size} started; start them with train_local_machine.sh or "
             "train_multi_node.sh, or see docs/distributed.md for what accelerate launch needs on a processor"
+        )
+    if "WORLD_SIZE" not in environment and all(
+        name in environment for name in (*SIMPLE_LAUNCHER, "MASTER_ADDR", "MASTER_PORT")
+    ):
+        raise UserError(
+            "accelerate launch was asked for several processes and started one, as it does with --cpu; start them with "
+            "train_local_machine.sh or train_multi_node.sh, or unset MASTER_ADDR and MASTER_PORT to train with one"
         )
     if _is_true(environment, "ACCELERATE_USE_MEGATRON_LM"):
         raise UserError("distributed_type in the launch file: MEGATRON_LM is not supported; see the files in local/")

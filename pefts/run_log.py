@@ -7,14 +7,16 @@ import resource
 import sys
 import warnings
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 
 import torch
 from accelerate import Accelerator
+from accelerate.tracking import GeneralTracker, WandBTracker
 from tqdm import tqdm
 
-from pefts.e2llm_args import TrainConfig
-from utils.common_utils import atomic_write_text
+from pefts.e2llm_args import LoggingConfig, TrainConfig
+from utils.common_utils import UserError, atomic_write_text
 
 METRICS_FILE = "metrics.jsonl"
 PHASES = ("data", "encoder", "decoder", "backward", "optimizer")
@@ -102,31 +104,57 @@ class LogWindow:
         """Return the sums of an objective, at zero the first time."""
         return self.sums.setdefault(objective, Sums())
 
-    def has_shuffled(self, objective: str) -> bool:
-        """Tell whether the objective's loss under shuffled chunk tokens was computed since the last log line."""
-        return objective in self.sums and self.sums[objective].shuffled_labels > 0
-
     def state(self) -> dict[str, dict]:
         """Return it as plain data."""
         return dataclasses.asdict(self)
 
     @classmethod
-    def from_state(cls, state: dict[str, dict]) -> "LogWindow":
-        """Make a window of what `state` returned."""
-        return cls({objective: Sums(**values) for objective, values in state["sums"].items()}, state["last"])
+    def from_state(cls, state: dict[str, dict], with_sums: bool) -> "LogWindow":
+        """Make a window of what `state` returned.
+
+        Args:
+            with_sums: take the sums over; otherwise the objectives stand at zero. One process takes those of all.
+        """
+        sums = {objective: Sums(**values) if with_sums else Sums() for objective, values in state["sums"].items()}
+        return cls(sums, state["last"])
+
+
+def chosen_trackers(config: LoggingConfig) -> list[str | GeneralTracker]:
+    """Return what `Accelerator` is to log with.
+
+    Raises:
+        UserError: Weights & Biases is not installed; accelerate would pass over it without a word.
+    """
+    trackers: list[str | GeneralTracker] = ["tensorboard"] if config.tensorboard else []
+    if config.wandb_project:
+        if find_spec("wandb") is None:
+            raise UserError(
+                f"logging.wandb_project={config.wandb_project!r}: wandb is not installed; pip install wandb, or leave "
+                "the project out"
+            )
+        # Made here, since accelerate would name TensorBoard's folder after the project, and report every process.
+        wandb = WandBTracker(config.wandb_project)
+        wandb.main_process_only = True
+        trackers.append(wandb)
+    return trackers
 
 
 class RunLog:
-    """Writes metrics from the main process to metrics.jsonl, TensorBoard and W&B."""
+    """Writes metrics from the main process to metrics.jsonl, TensorBoard and W&B.
 
-    def __init__(self, accelerator: Accelerator, config: TrainConfig, first_step: int):
+    Args:
+        first_step: steps taken before; what was logged of later ones will be logged again.
+        validates_again: the validation after `first_step` steps will be logged again too.
+    """
+
+    def __init__(self, accelerator: Accelerator, config: TrainConfig, first_step: int, validates_again: bool = False):
         self.accelerator = accelerator
         self.path = Path(config.output_dir) / METRICS_FILE
         if accelerator.is_main_process:
-            drop_metrics_after(self.path, first_step)
+            drop_metrics_after(self.path, first_step, validates_again)
         if accelerator.log_with:
             accelerator.init_trackers(
-                config.logging.wandb_project or "tensorboard",
+                "tensorboard",
                 config={"config": json.dumps(dataclasses.asdict(config))},
                 # What a killed run logged after its last checkpoint is logged again.
                 init_kwargs={"tensorboard": {"purge_step": first_step + 1}},
@@ -143,14 +171,20 @@ class RunLog:
             self.accelerator.log({f"{split}/{objective}/{key}": value for key, value in metrics.items()}, step=step)
 
 
-def drop_metrics_after(path: Path, step: int) -> None:
-    """Cut metrics.jsonl back to a step, as a run that continues from its checkpoint will write the rest again."""
+def drop_metrics_after(path: Path, step: int, validates_again: bool = False) -> None:
+    """Cut metrics.jsonl back to a step, as a run that continues from its checkpoint will write the rest again.
+
+    Args:
+        validates_again: the step's own validation goes too.
+    """
     if not path.exists():
         return
     kept = []
     for line in path.read_text(encoding="utf-8").splitlines():
         try:
-            if json.loads(line)["step"] <= step:
+            content = json.loads(line)
+            is_again = validates_again and content["step"] == step and content["split"] == "validation"
+            if content["step"] <= step and not is_again:
                 kept.append(line + "\n")
         except json.JSONDecodeError:
             break  # the half line of a killed process

@@ -1,6 +1,7 @@
 """From a config to a trainer ready to run: model, data, optimizer, and the state of the checkpoint to continue from."""
 
 import dataclasses
+import hashlib
 import json
 import logging
 import platform
@@ -11,14 +12,14 @@ from pathlib import Path
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import set_seed
+from accelerate.utils import gather_object, set_seed
 
-from dataset.batch_plan import BatchPlan, Stage
+from dataset.batch_plan import BatchPlan, NoFittingPromptError, Stage
 from dataset.dataset import RowLimits, StepDataset
 from dataset.store import ChunkStore
 from model.backbones import load_config
-from model.checkpoint import load_weights, read_config, verify_manifest
-from model.config import E2LLMConfig
+from model.checkpoint import MANIFEST_FILE, load_weights, read_config, verify_manifest
+from model.config import CUED, DEFAULT_TASK, UNDERSTANDING, E2LLMConfig
 from model.pro_model import E2LLM
 from pefts.adapter_init import initialise_adapter
 from pefts.agreement import AgreedError, raise_together
@@ -27,12 +28,22 @@ from pefts.e2llm_args import TrainConfig
 from pefts.e2llm_trainer import Trainer
 from pefts.engines import Engine
 from pefts.optimizer import build_optimizer
-from utils.common_utils import UserError, atomic_write_text, read_json, read_text
+from utils.common_utils import UserError, atomic_write_text, closest, read_json, read_text, sha256_file
 
 logger = logging.getLogger(__name__)
 
 CONFIG_FILE = "config.json"
 PACKAGES = ("torch", "transformers", "accelerate", "peft", "tokenizers", "safetensors", "numpy", "pyarrow")
+PLACES = (
+    "output_dir",
+    "resume",
+    "lora_modules",
+    "model_windows",
+    "data.train",
+    "data.validation",
+    "data.prompt_files",
+)
+"""Options that say where something is, which machines may know by different names: what is there is compared."""
 
 
 def build_trainer(config: TrainConfig, accelerator: Accelerator, engine: type[Engine] = Engine) -> Trainer:
@@ -49,8 +60,16 @@ def build_trainer(config: TrainConfig, accelerator: Accelerator, engine: type[En
     except UserError as error:
         problem = str(error)
     raise_together(accelerator, problem)
+    check_agreement(accelerator, _identity(config, run), config.output_dir)
     trainer = Trainer(
-        accelerator, config, run.model, run.optimizer, *run.data, data_fingerprint=run.fingerprint, engine=engine
+        accelerator,
+        config,
+        run.model,
+        run.optimizer,
+        *run.data,
+        data_fingerprint=run.fingerprint,
+        validation_fingerprint=run.validation_fingerprint,
+        engine=engine,
     )
     if run.checkpoint:
         missing = trainer.engine.restore_optimizer(run.optimizer_tensors)
@@ -71,6 +90,7 @@ class _Run:
     optimizer: torch.optim.AdamW
     data: tuple[StepDataset, dict[str, StepDataset]]
     fingerprint: str
+    validation_fingerprint: str | None
     checkpoint: Path | None
     state: dict | None = None
     optimizer_tensors: dict[str, torch.Tensor] | None = None
@@ -90,8 +110,11 @@ def _build_run(config: TrainConfig, accelerator: Accelerator, engine: type[Engin
     set_seed(config.seed)
     model = E2LLM.from_backbones(config.model, compute, accelerator.device)
     optimizer = build_optimizer(model, config.optim)
+    warn_of_unused_prompts(config, train_store, validation_store)
     data = build_datasets(config, model, train_store, validation_store, accelerator)
-    run = _Run(model, optimizer, data, train_store.fingerprint, checkpoint)
+    check_validation(data[1])
+    validated = validation_fingerprint(validation_store, data[1]) if validation_store else None
+    run = _Run(model, optimizer, data, train_store.fingerprint, validated, checkpoint)
     if checkpoint:
         load_weights(model, checkpoint)
         run.state, run.optimizer_tensors = read_trainer_state(checkpoint)
@@ -101,9 +124,52 @@ def _build_run(config: TrainConfig, accelerator: Accelerator, engine: type[Engin
     return run
 
 
+def _identity(config: TrainConfig, run: _Run) -> dict[str, object]:
+    """Return what must be the same in all processes, by what users call it."""
+    identity = {
+        "step to continue from": run.state["step"] if run.state else 0,
+        "checkpoint's manifest": sha256_file(run.checkpoint / MANIFEST_FILE) if run.checkpoint else None,
+        "content of data.train": run.fingerprint,
+        "content and batches of data.validation": run.validation_fingerprint,
+        "number format": str(run.model.resolved_compute.dtype),
+    }
+    for key, value in dataclasses.asdict(config).items():
+        identity |= {f"{key}.{name}": item for name, item in value.items()} if isinstance(value, dict) else {key: value}
+    return {key: value for key, value in identity.items() if key not in PLACES}
+
+
+def check_agreement(accelerator: Accelerator, identity: dict[str, object], output_dir: str) -> None:
+    """Refuse to train where processes would not train the same run; all must call it.
+
+    Args:
+        identity: what must be the same in all processes, by what users call it.
+        output_dir: where this process looked for checkpoints.
+
+    Raises:
+        AgreedError: naming what differs, each value and the processes that have it.
+    """
+    if accelerator.num_processes == 1:
+        return
+    identities = gather_object([identity])
+    differing = []
+    for key in dict.fromkeys(key for each in identities for key in each):
+        ranks_of: dict[str, list[int]] = {}
+        for rank, each in enumerate(identities):
+            ranks_of.setdefault(repr(each.get(key)), []).append(rank)
+        if len(ranks_of) > 1:
+            values = [f"{value} on rank {', '.join(map(str, ranks))}" for value, ranks in ranks_of.items()]
+            differing.append(f"{key}: {' but '.join(values)}")
+    if differing:
+        raise AgreedError(
+            f"the processes of this run do not agree. {'; '.join(differing)}. Start them with the same options "
+            f"on every machine, and let all see the same stores and the same output_dir={output_dir!r}"
+        )
+
+
 def find_checkpoint(config: TrainConfig) -> Path | None:
     """Return the checkpoint to continue from, as `resume` says."""
     checkpoints = RunCheckpoints(Path(config.output_dir) / "checkpoints", config.checkpoint.keep_last)
+    checkpoints.put_back()
     if config.resume == "auto":
         return checkpoints.newest_complete()
     if config.resume == "none":
@@ -162,6 +228,19 @@ def complete_model_config(config: TrainConfig) -> None:
             setattr(config.model, key, modules[side][model_type])
 
 
+def warn_of_unused_prompts(config: TrainConfig, *stores: ChunkStore | None) -> None:
+    """Say which templates of `data.prompt_files` are those of no task."""
+    known = {UNDERSTANDING, CUED, DEFAULT_TASK}.union(*(store.tasks for store in stores if store))
+    for task in sorted(config.data.prompt_files.keys() - known):
+        logger.warning(
+            "data.prompt_files.%s is not used: no example in data.train or data.validation has this task.%s It can be "
+            "one of %s",
+            task,
+            closest(task, known),
+            ", ".join(sorted(known - {""})),
+        )
+
+
 def check_same_model(config: E2LLMConfig, checkpoint: Path) -> None:
     """Refuse to continue a checkpoint with a model of another make."""
     saved = read_config(checkpoint)
@@ -218,10 +297,40 @@ def build_datasets(
             reasoning_share, cued_share = shares[objective]
             stage = dataclasses.replace(last, steps=0, reasoning_share=reasoning_share, cued_share=cued_share)
             # The seed is fixed: two runs are compared on the same batches.
-            data = dataset(validation_store, [stage], 0, config.data.num_validation_batches)
+            try:
+                data = dataset(validation_store, [stage], 0, config.data.num_validation_batches)
+            except NoFittingPromptError:
+                raise UserError(
+                    f"data.validation={config.data.validation}: no prompt in it is about a context of "
+                    f"{stage.context_lengths}, as the last stage, data.stages[{len(config.data.stages) - 1}], answers; "
+                    "add such contexts or change the limits"
+                ) from None
             data.num_steps = min(data.num_steps, data.plan.steps_in_epoch(objective))
             validation_data[objective] = data
     return train_data, validation_data
+
+
+def check_validation(validation_data: dict[str, StepDataset]) -> None:
+    """Prepare every validation batch of this process once: a mistake in one would end the run hours later.
+
+    Raises:
+        UserError: an example cannot be validated on.
+    """
+    try:
+        for data in validation_data.values():
+            for step in range(len(data)):
+                data[step]
+    except UserError as error:
+        raise UserError(f"data.validation: {error}") from None
+
+
+def validation_fingerprint(store: ChunkStore, validation_data: dict[str, StepDataset]) -> str:
+    """Return a hex digest of the store, of the batches drawn from it and of what they are cut to."""
+    batches = {
+        objective: [data.plan.batch(step) for step in range(len(data))] for objective, data in validation_data.items()
+    }
+    limits = [data.limits for data in validation_data.values()]
+    return hashlib.blake2b(repr((store.fingerprint, batches, limits)).encode(), digest_size=16).hexdigest()
 
 
 def write_config(config: TrainConfig, engine: str, num_processes: int) -> None:

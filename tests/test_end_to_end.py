@@ -111,6 +111,7 @@ def run_train(options, tmp_path, monkeypatch):
     path = tmp_path / "options.json"
     options["data"]["num_workers"] = 0
     options["num_steps"] = 2
+    options["optim"]["num_warmup_steps"] = 1
     path.write_text(json.dumps(options), encoding="utf-8")
     return lambda *arguments: run_main(monkeypatch, train_accelerate, "--config", str(path), *arguments)
 
@@ -159,10 +160,29 @@ def test_a_loss_that_is_not_finite_ends_the_run_with_its_examples(run_train, tmp
     assert not (tmp_path / "run/checkpoints").exists()
 
 
+def test_a_worker_that_cannot_read_is_quoted(run_train, tmp_path, monkeypatch):
+    """The error of a loader's process comes with its text alone."""
+    build_trainer = train_accelerate.build_trainer
+
+    def failing(*arguments):
+        trainer = build_trainer(*arguments)
+
+        def fail():
+            raise OSError("Caught OSError in DataLoader worker process 0: Input/output error")
+
+        trainer.train = fail
+        return trainer
+
+    monkeypatch.setattr(train_accelerate, "build_trainer", failing)
+    with pytest.raises(UserError, match=r"run: Caught OSError .*: Input/output error; mend it and go on with --resume"):
+        run_train()
+
+
 @pytest.fixture
 def trained(options, tmp_path) -> Path:
     """The best checkpoint of a short run."""
-    config = parsed(TrainConfig, options, tmp_path, "--num_steps", "2", "--data.num_workers", "0")
+    short = ("--num_steps", "2", "--optim.num_warmup_steps", "1")
+    config = parsed(TrainConfig, options, tmp_path, *short, "--data.num_workers", "0")
     trainer_of(config).train()
     return tmp_path / "run/checkpoints/best"
 

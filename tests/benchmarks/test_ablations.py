@@ -132,6 +132,17 @@ def test_plans_are_checked_before_anything_runs(make_sweep, tmp_path):
         make_sweep({"base": {"what": ""}}, num_steps=4)
 
 
+def test_a_training_whose_last_validation_was_cut_off_is_not_done(make_sweep):
+    (run,) = make_sweep({"base": {"what": ""}}, num_steps=2).runs
+    assert not run.is_trained
+    checkpoint = run.folder / "checkpoints/step-000002"
+    checkpoint.mkdir(parents=True)
+    checkpoint.with_name("latest").symlink_to(checkpoint.name)
+    for is_due in (True, False):
+        (checkpoint / "trainer_state.json").write_text(json.dumps({"validation_is_due": is_due}))
+        assert run.is_trained != is_due
+
+
 def test_the_variants_of_the_demo_fit_its_training(tmp_path, backbones, store, validation_store):
     """Each variant's model and data are built, with tiny backbones in the place of the demo's."""
     from accelerate import Accelerator

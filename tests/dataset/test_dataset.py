@@ -110,6 +110,10 @@ def test_cued_rows_of_a_window_are_branches_of_one(store, model):
     assert len(make_dataset(store, model, stage, micro_batch_size=12)[0].micro_batches) == 2
     assert len(packed.tensors["input_ids"]) == 8
     assert packed.tensors["branch_ids"].max() == 3
+    padding = packed.tensors["branch_ids"] < 0
+    longest_alone = apart.tensors["input_ids"].shape[1]
+    assert padding.any() and padding.shape[1] > longest_alone
+    assert packed.tensors["position_ids"].max() < longest_alone, "no position is beyond the decoder's window"
     assert sorted(packed.example_ids) == sorted(apart.example_ids)
     assert packed.num_labels == apart.num_labels
     assert packed.num_decoder_tokens < apart.num_decoder_tokens

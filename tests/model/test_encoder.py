@@ -5,6 +5,7 @@ import dataclasses
 import pytest
 import torch
 
+from model.checkpoint import model_tensors
 from model.encoder_model_bert import plan_micro_batches
 from tests.conftest import build_model, corpus
 from utils.common_utils import UserError
@@ -106,6 +107,20 @@ def test_layers_stand_side_by_side(model_config):
     torch.testing.assert_close(seen["hidden"], torch.cat([states[0], states[2], states[1]], dim=-1))
     assert torch.equal(seen["mask"], mask[order].bool())
     assert model.chunk_encoder(ids, mask).shape == (3, 1, 48)
+
+
+@pytest.mark.parametrize(("layers", "num_read"), [([0, 1], 1), ([0], 0), ([-1], 2), ([-2, 2], 2)])
+def test_only_layers_that_are_read_are_trained(model_config, layers, num_read):
+    model = build_model(dataclasses.replace(model_config, encoder_layers=layers))
+    encoder = model.chunk_encoder
+    named = [(name, weight) for name, weight in encoder.backbone.named_parameters() if "lora_" in name]
+    expected = {name for name, _ in named if int(name.partition(".layer.")[2].partition(".")[0]) < num_read}
+    assert len(expected) * 2 == len(named) * num_read
+    assert {name for name, weight in named if weight.requires_grad} == expected
+    encoder(*encoded_chunks(model)).sum().backward()
+    assert {name for name, weight in named if weight.grad is not None} == expected
+    saved, usual = (model_tensors(each)["encoder_lora"] for each in (model, build_model(model_config)))
+    assert saved.keys() == usual.keys(), "a checkpoint holds all of them"
 
 
 def test_layers_the_encoder_does_not_have_are_named(model_config):

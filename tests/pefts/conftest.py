@@ -98,12 +98,12 @@ def trainer_of(config: TrainConfig) -> Trainer:
     return build_trainer(config, Accelerator(cpu=True))
 
 
+class PowerCut(Exception):
+    """Ends a run without any goodbye."""
+
+
 def stop_after(trainer: Trainer, step: int) -> None:
     """Train and end the run without any goodbye after a step, as a power cut would."""
-
-    class PowerCut(Exception):
-        pass
-
     after_step = trainer._after_step
 
     def cut(run_log):

@@ -117,6 +117,19 @@ def test_what_a_killed_process_left_is_removed(save, checkpoints):
     assert names(checkpoints) == ["latest", "step-000010", "step-000020"]
 
 
+def test_a_checkpoint_cut_off_while_it_was_replaced_is_put_back(save, checkpoints):
+    save(10)
+    aside = checkpoints.folder / ".step-000020.old"
+    save(20).rename(aside)
+    assert checkpoints.newest_complete() == checkpoints.path(10)
+    checkpoints.put_back()
+    checkpoints.put_back()
+    assert checkpoints.newest_complete() == checkpoints.path(20)
+    aside.mkdir()
+    checkpoints.put_back()
+    assert checkpoints.newest_complete() == checkpoints.path(20), "it has been replaced"
+
+
 def test_a_checkpoint_without_its_training_state_is_named(save):
     path = save(10)
     (path / "optimizer.safetensors").write_bytes(b"short")

@@ -2,15 +2,17 @@
 
 import copy
 import json
+import math
 import time
 from collections import Counter
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from pefts.e2llm_trainer import seed_step
 from pefts.run_log import Sums
-from tests.pefts.conftest import metric_lines, results, scripted, stop_after, trainer_of
+from tests.pefts.conftest import metric_lines, results, scripted, stop_after, town_records, trainer_of, write_store
 from utils.common_utils import UserError
 
 NO_DROPOUT = ("--model.lora_dropout", "0", "--model.encoder_dropout", "0")
@@ -77,6 +79,17 @@ def test_the_shuffled_loss_is_of_the_same_weights(make_config):
     trainer.window.of(data.objective).add(sums)
     again, _, _ = trainer.train_step(trainer.train_data[2])
     assert again.shuffled_labels == 0, "once between two log lines"
+
+
+def test_the_shuffled_loss_is_computed_in_all_processes_or_none(make_config):
+    """The first step since the last log line had it computed, though this process had a single chunk to give."""
+    trainer = trainer_of(make_config())
+    data = trainer.train_data[0]
+    trainer.window.of(data.objective).add(Sums(loss=1.0, labels=1))
+    calls = []
+    trainer.engine.module.register_forward_hook(lambda *_: calls.append(1))
+    trainer.train_step(data)
+    assert len(calls) == len(data.micro_batches)
 
 
 def test_the_shuffled_loss_can_be_left_out(make_config):
@@ -174,6 +187,23 @@ def test_a_log_window_goes_on_after_a_resume(make_config, finished_run, tmp_path
     assert metric_lines(tmp_path / "run") == metric_lines(finished_run)
 
 
+def test_a_log_window_of_all_processes_is_continued_by_one(make_config, tmp_path):
+    trainer = trainer_of(make_config())
+    trainer.window.of("understanding").add(Sums(loss=3.0, labels=2, seconds=0.5, steps=1))
+    trainer.window.last["understanding"] = {"grad_norm": 1.0, "epoch": 0}
+    trainer._reduced = lambda sums: Sums(2 * sums.loss, labels=2 * sums.labels, seconds=sums.seconds, steps=2)
+    trainer.save()
+    state = json.loads((tmp_path / "run/checkpoints/latest/trainer_state.json").read_text())
+    windows = []
+    for is_main in (True, False):
+        trainer.accelerator = SimpleNamespace(is_main_process=is_main)
+        trainer.restore(state)
+        windows.append(trainer.window)
+    assert windows[0].sums == {"understanding": Sums(loss=6.0, labels=4, seconds=0.5, steps=2)}
+    assert windows[1].sums == {"understanding": Sums()}
+    assert windows[0].last == windows[1].last == {"understanding": {"grad_norm": 1.0, "epoch": 0}}
+
+
 EACH_STEP = ("--checkpoint.validate_every", "1", "--checkpoint.save_every", "1", "--checkpoint.keep_last", "1")
 
 
@@ -204,6 +234,43 @@ def test_without_validation_the_last_is_the_best(make_config, tmp_path):
     folder = tmp_path / "run/checkpoints"
     assert (folder / "best").resolve().name == "step-000003"
     assert not any(line["split"] == "validation" for line in metric_lines(tmp_path / "run"))
+
+
+def test_a_run_that_reads_lower_layers_goes_on(make_config):
+    lower = ("--model.encoder_layers", "[0, 1]")
+    stop_after(trainer_of(make_config(*lower)), 3)
+    trainer = trainer_of(make_config(*lower))
+    assert trainer.step == 3
+    trainer.train()
+
+
+def test_a_run_without_validation_goes_on_and_can_be_given_one(make_config, tmp_path):
+    stop_after(trainer_of(make_config(validation=False)), 3)
+    trainer = trainer_of(make_config(validation=False))
+    assert trainer.step == 3
+    stop_after(trainer, 6)
+    trainer = trainer_of(make_config())
+    assert trainer.best_step is None
+    trainer.train()
+    state = json.loads((tmp_path / "run/checkpoints/latest/trainer_state.json").read_text())
+    assert state["best_step"] == 7
+    assert state["best_loss"] > 0
+
+
+def test_the_best_loss_is_forgotten_with_the_validation_data(make_config, tmp_path, caplog):
+    folder = tmp_path / "run/checkpoints"
+    stop_after(scripted(trainer_of(make_config(*EACH_STEP)), [5.0, 3.0, 4.0]), 3)
+    trainer = trainer_of(make_config(*EACH_STEP))
+    assert (trainer.best_step, trainer.validations_without_gain) == (2, 1)
+    assert "validation batches have changed" not in caplog.text
+    other = write_store(tmp_path / "other", town_records(8, seed=3))
+    for change in (("--data.validation", json.dumps([str(other)])), ("--data.num_validation_batches", "2")):
+        caplog.clear()
+        trainer = trainer_of(make_config(*EACH_STEP, *change))
+        assert (trainer.best_step, trainer.best_loss, trainer.validations_without_gain) == (None, math.inf, 0)
+        assert "the best loss so far, 3 after step 2, is forgotten" in caplog.text
+    stop_after(scripted(trainer, [6.0]), 4)
+    assert (folder / "best").resolve().name == "step-000004"
 
 
 def test_a_changed_store_is_refused(make_config, validation_store):

@@ -7,6 +7,8 @@ import time
 import pytest
 import torch
 from accelerate import Accelerator
+from accelerate.commands.launch import _validate_launch_command, launch_command_parser
+from accelerate.utils.launch import prepare_simple_launcher_cmd_env
 
 from pefts import launch as launch_module
 from pefts.agreement import AgreedError, raise_together
@@ -45,6 +47,27 @@ def test_the_engine_a_launch_asks_for(environment, engine, name):
     launch = read_launch(environment)
     assert (launch.engine, launch.name) == (engine, name)
     assert launch.num_processes == int(environment.get("WORLD_SIZE", 1))
+
+
+@pytest.mark.parametrize("num_processes", [1, 2])
+def test_a_single_process_started_for_several_is_refused(monkeypatch, num_processes):
+    for name in ("MASTER_ADDR", "MASTER_PORT", "WORLD_SIZE", "RANK"):
+        monkeypatch.delenv(name, raising=False)
+    arguments = ["--cpu", "--num_processes", str(num_processes), "--num_machines", "1", "--mixed_precision", "no"]
+    parsed, _, _ = _validate_launch_command(launch_command_parser().parse_args([*arguments, "train_accelerate.py"]))
+    _, environment = prepare_simple_launcher_cmd_env(parsed)
+    if num_processes == 1:
+        assert read_launch(environment).num_processes == 1
+        return
+    with pytest.raises(UserError, match="asked for several processes and started one, as it does with --cpu"):
+        read_launch(environment)
+
+
+def test_one_process_beside_the_variables_of_several_is_not_refused():
+    """A shell may export these for train_multi_node.sh, and others for accelerate."""
+    addresses = {"MASTER_ADDR": "10.0.0.1", "MASTER_PORT": "29500"}
+    environment = addresses | {"ACCELERATE_USE_CPU": "true", "ACCELERATE_MIXED_PRECISION": "no"}
+    assert read_launch(environment).name == "one process"
 
 
 @pytest.mark.parametrize(

@@ -2,13 +2,25 @@
 
 import json
 import logging
+import sys
 import warnings
+from types import SimpleNamespace
 
 import pytest
 import torch
 from accelerate import Accelerator
 
-from pefts.run_log import LogWindow, RunLog, Sums, drop_metrics_after, peak_memory_gib, set_up_logging
+from pefts import run_log
+from pefts.run_log import (
+    LogWindow,
+    RunLog,
+    Sums,
+    chosen_trackers,
+    drop_metrics_after,
+    peak_memory_gib,
+    set_up_logging,
+)
+from utils.common_utils import UserError
 
 
 def test_sums_are_weighted_by_tokens():
@@ -29,7 +41,9 @@ def test_a_window_goes_round_as_json():
     window = LogWindow()
     window.of("reasoning").add(Sums(loss=0.1 + 0.2, labels=3))
     window.last["reasoning"] = {"grad_norm": 1 / 3, "epoch": 2}
-    assert LogWindow.from_state(json.loads(json.dumps(window.state()))) == window
+    state = json.loads(json.dumps(window.state()))
+    assert LogWindow.from_state(state, with_sums=True) == window
+    assert LogWindow.from_state(state, with_sums=False) == LogWindow({"reasoning": Sums()}, window.last)
     assert window.of("understanding") == Sums()
 
 
@@ -41,6 +55,8 @@ def test_metrics_are_cut_back_to_a_step(tmp_path):
     path.write_text("\n".join(lines) + '\n{"step": 3, "spl')
     drop_metrics_after(path, 3)
     assert path.read_text() == "\n".join(lines[:4]) + "\n"
+    drop_metrics_after(path, 3, validates_again=True)
+    assert path.read_text() == "\n".join(lines[:3]) + "\n"
 
 
 def test_lines_are_written_by_the_main_process_alone(make_config, tmp_path):
@@ -49,6 +65,30 @@ def test_lines_are_written_by_the_main_process_alone(make_config, tmp_path):
     log = RunLog(Accelerator(cpu=True), config, 0)
     log.write(2, "train", "reasoning", {"loss": 1.5})
     assert json.loads(log.path.read_text()) == {"step": 2, "split": "train", "objective": "reasoning", "loss": 1.5}
+
+
+def test_weights_and_biases_stand_beside_tensorboard(make_config, tmp_path, monkeypatch):
+    arguments = ("--logging.wandb_project", "towns", "--logging.tensorboard", "true")
+    monkeypatch.setattr(run_log, "find_spec", lambda _name: None)
+    with pytest.raises(UserError, match=r"logging.wandb_project='towns': wandb is not installed; pip install wandb"):
+        chosen_trackers(make_config(*arguments).logging)
+    assert chosen_trackers(make_config().logging) == []
+    monkeypatch.setattr(run_log, "find_spec", lambda _name: object())
+    projects, logged = [], []
+    run = SimpleNamespace(log=lambda values, step, **_options: logged.append((step, values)), finish=lambda: None)
+    wandb = SimpleNamespace(
+        init=lambda project: projects.append(project) or run, config=SimpleNamespace(update=lambda *_, **__: None)
+    )
+    monkeypatch.setitem(sys.modules, "wandb", wandb)
+    config = make_config(*arguments)
+    trackers = chosen_trackers(config.logging)
+    assert trackers[1].main_process_only
+    accelerator = Accelerator(cpu=True, log_with=trackers, project_dir=tmp_path / "run")
+    RunLog(accelerator, config, 0).write(2, "train", "reasoning", {"loss": 1.5})
+    accelerator.end_training()
+    assert projects == ["towns"]
+    assert logged == [(2, {"train/reasoning/loss": 1.5})]
+    assert sorted(path.name for path in (tmp_path / "run").iterdir()) == ["metrics.jsonl", "tensorboard"]
 
 
 @pytest.fixture

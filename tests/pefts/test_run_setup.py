@@ -2,12 +2,14 @@
 
 import dataclasses
 import json
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from pefts import run_setup
-from pefts.run_setup import write_config
+from pefts.agreement import AgreedError
+from pefts.run_setup import check_agreement, write_config
 from tests.pefts.conftest import metric_lines, stop_after, town_records, trainer_of, write_store
 from utils.common_utils import UserError
 
@@ -91,6 +93,13 @@ def test_resume_from_a_path(make_config, finished_run, tmp_path):
     assert trainer_of(make_config("--resume", str(tmp_path / "run/checkpoints/latest"))).step == 7
 
 
+def test_resume_from_a_path_on_other_data(make_config, finished_run, validation_store):
+    checkpoint = finished_run / "checkpoints/step-000006"
+    arguments = ("--resume", str(checkpoint), "--data.train", json.dumps([str(validation_store)]))
+    with pytest.raises(UserError, match="name the stores it was trained on, or start anew with --resume none"):
+        trainer_of(make_config(*arguments))
+
+
 @pytest.mark.parametrize(
     ("resume", "message"),
     [
@@ -148,6 +157,25 @@ def test_another_chunk_size_is_refused(make_config, tmp_path):
         trainer_of(make_config("--data.validation", json.dumps([str(store)])))
 
 
+def test_validation_examples_are_checked_before_the_training(make_config, tmp_path):
+    records = [record | {"answer": []} for record in town_records(8)]
+    store = write_store(tmp_path / "unlabelled", records, "--unlabelled")
+    with pytest.raises(UserError, match=r"data\.validation: example '.*': has no answer to train on"):
+        trainer_of(make_config("--data.validation", json.dumps([str(store)])))
+
+
+def test_validation_data_without_fitting_prompts_are_named(make_config, tmp_path):
+    short = [record for record in town_records(8, seed=2) if "\n" not in record["context"]]
+    store = write_store(tmp_path / "short", short)
+    stages = [{"steps": 2, "reasoning_share": 0.0}, {"reasoning_share": 1.0, "min_context_chunks": 3}]
+    arguments = ("--data.stages", json.dumps(stages), "--data.validation", json.dumps([str(store)]))
+    with pytest.raises(UserError) as caught:
+        trainer_of(make_config(*arguments))
+    message = str(caught.value)
+    assert message.startswith(f"data.validation=['{store}']: no prompt in it is about a context of 3 to any number of")
+    assert "as the last stage, data.stages[1], answers; add such contexts" in message
+
+
 def test_prompt_files_are_read_and_checked(make_config, tmp_path):
     (tmp_path / "good.txt").write_text("Read {context} and answer {prompt}\n")
     (tmp_path / "bad.txt").write_text("{prompt}")
@@ -167,6 +195,36 @@ def test_prompt_files_are_read_and_checked(make_config, tmp_path):
             templates(qa=tmp_path / name)
 
 
+def test_a_template_of_no_task_is_reported(make_config, tmp_path, caplog):
+    store = write_store(tmp_path / "tasks", [record | {"task": "town_qa"} for record in town_records()])
+    (tmp_path / "a.txt").write_text("Read {context} and answer {prompt}")
+    files = {task: str(tmp_path / "a.txt") for task in ("town_qa", "town_aq", "default", "cued", "understanding")}
+    arguments = ("--data.train", json.dumps([str(store)]), "--data.prompt_files", json.dumps(files))
+    trainer_of(make_config(*arguments, validation=False))
+    messages = [record.getMessage() for record in caplog.records if "prompt_files" in record.getMessage()]
+    assert len(messages) == 1
+    assert messages[0].startswith("data.prompt_files.town_aq is not used: no example in data.train or data.validation")
+    assert "Did you mean 'town_qa'? It can be one of cued, default, town_qa, understanding" in messages[0]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            ("--optim.num_warmup_steps", "7"),
+            "optim.num_warmup_steps=7: must be below num_steps=7, or the learning rates would never reach their peak",
+        ),
+        (
+            ("--checkpoint.early_stopping_patience", "2", "--data.validation", "[]"),
+            "checkpoint.early_stopping_patience=2: there is nothing to validate on; name stores in data.validation",
+        ),
+    ],
+)
+def test_options_that_could_do_nothing_are_refused(make_config, arguments, message):
+    with pytest.raises(UserError, match=message):
+        make_config(*arguments)
+
+
 def test_layers_with_lora_come_from_a_file_by_model_type(make_config, tmp_path):
     trainer = trainer_of(make_config())
     assert trainer.bare_model.config.decoder_lora_targets[:2] == ["q_proj", "k_proj"]
@@ -177,6 +235,46 @@ def test_layers_with_lora_come_from_a_file_by_model_type(make_config, tmp_path):
     arguments = ("--lora_modules", str(path), "--model.decoder_lora_targets", '["q_proj"]')
     config = trainer_of(make_config(*arguments)).bare_model.config
     assert (config.encoder_lora_targets, config.decoder_lora_targets) == (["query"], ["q_proj"])
+
+
+def identity_of(config, monkeypatch) -> dict:
+    """What the processes of a run compare."""
+    seen = []
+    with monkeypatch.context() as patch:
+        patch.setattr(run_setup, "check_agreement", lambda _accelerator, identity, _output_dir: seen.append(identity))
+        trainer_of(config)
+    return seen[0]
+
+
+def test_what_processes_must_agree_on(make_config, tmp_path, validation_store, monkeypatch):
+    def differing(*arguments: str) -> set[str]:
+        other = identity_of(make_config(*arguments), monkeypatch)
+        return {key for key in base | other if base.get(key) != other.get(key)}
+
+    base = identity_of(make_config(), monkeypatch)
+    elsewhere = tmp_path / "other/name"
+    elsewhere.parent.mkdir()
+    elsewhere.symlink_to(validation_store)
+    assert not differing("--data.validation", json.dumps([str(elsewhere)]), "--output_dir", str(tmp_path / "elsewhere"))
+    assert differing("--data.train", json.dumps([str(validation_store)])) == {"content of data.train"}
+    assert differing("--data.validation", "[]", "--seed", "1") == {"content and batches of data.validation", "seed"}
+    assert differing("--compute.dtype", "bfloat16") == {"compute.dtype", "number format"}
+    stop_after(trainer_of(make_config()), 3)
+    assert differing() == {"step to continue from", "checkpoint's manifest"}
+
+
+def test_processes_that_do_not_agree_are_refused(monkeypatch):
+    identities = [{"step to continue from": step, "number format": "torch.float32"} for step in (500, 0, 500)]
+    monkeypatch.setattr(run_setup, "gather_object", lambda _mine: identities)
+    accelerator = SimpleNamespace(num_processes=3)
+    with pytest.raises(AgreedError) as caught:
+        check_agreement(accelerator, identities[0], "outputs/run")
+    message = str(caught.value)
+    assert "step to continue from: 500 on rank 0, 2 but 0 on rank 1. Start them" in message
+    assert "number format" not in message
+    assert "let all see the same stores and the same output_dir='outputs/run'" in message
+    identities[1]["step to continue from"] = 500
+    check_agreement(accelerator, identities[0], "outputs/run")
 
 
 def test_the_resolved_config_is_written(make_config, tmp_path, monkeypatch):

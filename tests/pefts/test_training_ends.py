@@ -1,6 +1,7 @@
 """How a training ends before its last step: losses that are not finite, early stopping, signals, faults."""
 
 import errno
+import json
 import math
 import multiprocessing
 import signal
@@ -12,7 +13,7 @@ from safetensors.torch import save_file
 
 from pefts import checkpoints as checkpoints_module
 from pefts.agreement import AgreedError
-from tests.pefts.conftest import scripted, trained_weights, trainer_of
+from tests.pefts.conftest import PowerCut, metric_lines, results, scripted, trained_weights, trainer_of
 from utils.common_utils import UserError
 
 NO_DROPOUT = ("--model.lora_dropout", "0", "--model.encoder_dropout", "0")
@@ -103,10 +104,81 @@ def test_a_second_signal_ends_it_at_once(make_config, tmp_path):
     assert not (tmp_path / "run/checkpoints").exists()
 
 
+@pytest.mark.parametrize("moment", ["validating", "saving the result"])
+def test_a_run_killed_at_a_validation_keeps_its_step(make_config, tmp_path, moment):
+    """The run is the one uncut, with the validation made up for."""
+    arguments = ("--checkpoint.validate_every", "3", "--num_steps", "4")
+    trainer_of(make_config(*arguments, "--output_dir", str(tmp_path / "uncut"))).train()
+    trainer = trainer_of(make_config(*arguments))
+    save = trainer.save
+
+    def cut_off():
+        raise PowerCut
+
+    def save_once():
+        trainer.save = cut_off
+        save()
+
+    if moment == "validating":
+        trainer.validate = cut_off
+    else:
+        trainer.save = save_once
+    with pytest.raises(PowerCut):
+        trainer.train()
+    trainer = trainer_of(make_config(*arguments))
+    assert trainer.step == 3
+    trainer.train()
+    assert_same_run(tmp_path / "run", tmp_path / "uncut")
+
+
+def test_the_last_validation_is_made_up_for(make_config, tmp_path):
+    arguments = ("--num_steps", "2", "--optim.num_warmup_steps", "1")
+    trainer = trainer_of(make_config(*arguments))
+    trainer.validate = lambda: signal.raise_signal(signal.SIGTERM)
+    with pytest.raises(SystemExit):
+        trainer.train()
+    trainer = trainer_of(make_config(*arguments))
+    assert (trainer.step, trainer.is_finished) == (2, False)
+    trainer.train()
+    assert trainer.best_step == 2
+    assert trainer_of(make_config(*arguments)).is_finished
+
+
+def test_a_signal_ends_a_validation(make_config, tmp_path, finished_run):
+    """After step 4, at which nothing else would be saved."""
+    trainer = trainer_of(make_config("--data.num_validation_batches", "2"))
+    calls = []
+
+    def interrupt(module, *_arguments):
+        if not module.training:
+            calls.append(1)
+            if len(calls) == 1:
+                signal.raise_signal(signal.SIGTERM)
+
+    trainer.engine.module.register_forward_pre_hook(interrupt)
+    with pytest.raises(SystemExit):
+        trainer.train()
+    num_micro_batches = len(trainer.validation_data["reasoning"][0].micro_batches)
+    assert len(calls) == 2 * num_micro_batches, "the batch under way, and it shuffled"
+    assert json.loads((tmp_path / "run/checkpoints/latest/trainer_state.json").read_text())["step"] == 4
+    trainer_of(make_config()).train()
+    assert_same_run(tmp_path / "run", finished_run)
+
+
+def assert_same_run(run, expected):
+    """What two runs have come to and have logged on the way is the same."""
+    assert metric_lines(run) == metric_lines(expected)
+    found, wanted = (results(folder / "checkpoints/latest") for folder in (run, expected))
+    assert {name for name in wanted if found[name] != wanted[name]} == set()
+    states = [json.loads((folder / "checkpoints/latest/trainer_state.json").read_text()) for folder in (run, expected)]
+    assert states[0]["best_loss"] == states[1]["best_loss"]
+    assert states[0]["best_step"] == states[1]["best_step"]
+
+
 def test_a_mistake_found_by_a_background_process_reads_as_one(make_config):
     narrow = ("--model.decoder_max_tokens", "20", "--data.num_workers", "1")
     with pytest.raises(UserError) as caught:
-        trainer_of(make_config(*narrow)).train()
+        trainer_of(make_config(*narrow, validation=False)).train()
     assert not multiprocessing.active_children(), "it ends with the training"
     assert str(caught.value).startswith("context ")
     assert "Traceback" not in str(caught.value)
