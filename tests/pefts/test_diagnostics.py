@@ -126,7 +126,7 @@ def test_tasks_without_evidence_say_so(make_eval_config, model, caplog):
 
 def test_prompts_whose_answers_are_withheld_are_left_out(make_eval_config, model, tmp_path):
     kept = ("context", "prompt", "meta")
-    records = [{key: record[key] for key in kept} | {"answers": []} for record in evidence_records()]
+    records = [{key: record[key] for key in kept} | {"answer": []} for record in evidence_records()]
     store = write_store(tmp_path / "withheld", records, "--unlabelled")
     config = make_eval_config("--diagnostics.attention_prompts", "5", data=[str(store)])
     assert attend_to_chunks(Evaluator(config, model))["towns"].startswith("no prompt with an answer says")
