@@ -33,7 +33,7 @@ def step_data(dataset: StepDataset, steps: range, num_workers: int) -> Iterator[
         return
     except UserError as error:
         # A worker's error comes with its traceback in front of its message.
-        message = str(error).rpartition("UserError: ")[2].strip()
+        message = str(error).rpartition(f"{type(error).__name__}: ")[2].strip()
         # The frames on its way here hold the loader's iterator, which ends its processes when it is let go of.
         error.__traceback__ = None
     raise UserError(message)

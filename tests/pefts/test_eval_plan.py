@@ -11,6 +11,7 @@ def test_data_that_do_not_fit_are_refused(make_eval_config, tmp_path, validation
     bare = write_store(tmp_path / "bare", [{"context": "No prompt here."}])
     twice = write_store(tmp_path / "twice", [record | {"id": "same"} for record in town_records(1)])
     source = validation_store.with_suffix(".jsonl")
+    namesake = write_store(tmp_path / validation_store.name, town_records(1, seed=9))
     for data, message in (
         (
             [wide],
@@ -22,7 +23,7 @@ def test_data_that_do_not_fit_are_refused(make_eval_config, tmp_path, validation
         ),
         ([bare], r"tasks\[0\].data=.*: holds no prompt to answer"),
         ([twice], r"2 examples have the id 'same'; give each its own `id`"),
-        ([validation_store, validation_store], r"2 examples have the id 'store.jsonl:\d+'"),
+        ([validation_store, namesake], r"2 examples have the id 'store.jsonl:\d+'"),
     ):
         with pytest.raises(UserError, match=message):
             evaluator_of(make_eval_config(data=[str(path) for path in data]))

@@ -21,7 +21,13 @@ from utils.common_utils import UserError
 from utils.config_parsing import known_keys, parse_config
 
 ROOT = Path(__file__).parents[2]
-TRAIN = {"output_dir": "out", "num_steps": 5, "model": {"encoder": "e", "decoder": "d"}, "data": {"train": ["store"]}}
+TRAIN = {
+    "output_dir": "out",
+    "num_steps": 5,
+    "model": {"encoder": "e", "decoder": "d"},
+    "data": {"train": ["store"]},
+    "optim": {"num_warmup_steps": 1},
+}
 EVAL = {"checkpoint": "c", "output_dir": "out", "tasks": [{"name": "a", "data": ["store"], "metrics": ["f1"]}]}
 CONFIG_CLASSES = [
     *(kind for kind in vars(e2llm_args).values() if dataclasses.is_dataclass(kind)),
