@@ -15,6 +15,7 @@ from transformers import BertConfig, BertModel, LlamaConfig, LlamaForCausalLM, P
 from model.compute import ComputeConfig
 from model.config import E2LLMConfig
 from model.pro_model import E2LLM
+from tests import launches
 
 torch.set_num_threads(1)
 
@@ -26,6 +27,13 @@ CHAT_TEMPLATE = (
     "{% for m in messages %}<s>{{ m['role'] }}: {{ m['content'] }}</s>{% endfor %}"
     "{% if add_generation_prompt %}<s>assistant: {% endif %}"
 )
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Compile what the launches need while the tests before them leave a core idle."""
+    if session.config.option.collectonly or "test_launches.py" not in {item.path.name for item in session.items}:
+        return
+    launches.start_compiling()
 
 
 def sentence(rng: random.Random) -> str:

@@ -2,19 +2,43 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
+from importlib.util import find_spec
 from pathlib import Path
 
 import psutil
 
-from tests.pefts.conftest import ROOT
-
+ROOT = Path(__file__).parents[1]
 START_SECONDS = 600
 """Longest wait for a step or an end, on a busy machine; a launch takes about 15 s on two idle cores."""
 EXTENSIONS = Path(os.environ.get("TORCH_EXTENSIONS_DIR") or ROOT / ".torch_extensions")
 """Where DeepSpeed's compiled part is kept from one run of the tests to the next."""
+BUILDERS = ("ShareMemCommBuilder", "CPUAdamBuilder")
+MISSING = "DeepSpeed is not installed" if find_spec("deepspeed") is None else ""
+MISSING = MISSING or ("" if shutil.which("g++") else "DeepSpeed needs g++ on a processor")
+"""Why launches with DeepSpeed cannot be tested; empty if they can."""
+compiling: list[subprocess.Popen] = []
+"""What `start_compiling` has started."""
+
+
+def start_compiling() -> None:
+    """Start to compile DeepSpeed's parts for the processor, minutes in which the first launches would have to wait."""
+    if MISSING:
+        return
+    for lock in EXTENSIONS.glob("*/lock"):
+        lock.unlink()  # of a build that was cut off; nobody else builds in the folder of these tests
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    environment = os.environ | {"TORCH_EXTENSIONS_DIR": str(EXTENSIONS), "DS_ACCELERATOR": "cpu", "PATH": path}
+    for builder in BUILDERS:
+        program = f"from deepspeed.ops.op_builder.cpu import {builder}; {builder}().load()"
+        compiling.append(
+            subprocess.Popen(
+                [sys.executable, "-c", program], env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+            )
+        )
 
 
 class Launch:

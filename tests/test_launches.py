@@ -10,9 +10,7 @@ import shutil
 import signal
 import socket
 import subprocess
-import sys
 from collections.abc import Iterator
-from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,16 +20,14 @@ from safetensors.torch import load_file
 
 from model.pro_model import E2LLM
 from pefts.e2llm_args import TrainConfig
-from tests.launches import EXTENSIONS, Launch, all_gone, losses
+from tests.launches import MISSING, Launch, all_gone, compiling, losses
 from tests.pefts.conftest import RESULT_FILES, parsed, town_records, train_options, trainer_of, write_store
 
 NUM_STEPS = 6
 TOLERANCE = 1e-4
 """Relative, of a step's loss. Sums over processes and micro-batches differ in the last bits of float32, and AdamW
 divides by the gradient's own size, so that the smallest gradients carry them on at full step size."""
-missing = "DeepSpeed is not installed" if find_spec("deepspeed") is None else ""
-missing = missing or ("" if shutil.which("g++") else "DeepSpeed needs g++ on a processor")
-needs_deepspeed = pytest.mark.skipif(bool(missing), reason=missing or "never")
+needs_deepspeed = pytest.mark.skipif(bool(MISSING), reason=MISSING or "never")
 ENGINE_NAMES = {
     "ddp": "DDP",
     "fsdp2": "FSDP2",
@@ -49,16 +45,10 @@ ENGINES = [
 
 
 @pytest.fixture(scope="session", autouse=True)
-def compiled_extension():
-    """Compile DeepSpeed's part for the processor once, before the launches, which would wait for it."""
-    if missing:
-        return
-    lock = EXTENSIONS / "deepspeed_shm_comm/lock"
-    lock.unlink(missing_ok=True)  # of a build that was cut off; nobody else builds in the folder of these tests
-    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
-    environment = os.environ | {"TORCH_EXTENSIONS_DIR": str(EXTENSIONS), "DS_ACCELERATOR": "cpu", "PATH": path}
-    program = "from deepspeed.ops.op_builder.cpu import ShareMemCommBuilder; ShareMemCommBuilder().load()"
-    subprocess.run([sys.executable, "-c", program], env=environment, check=True, capture_output=True)
+def compiled_extensions():
+    """Wait for what `start_compiling` has started with the tests."""
+    for process in compiling:
+        assert process.wait() == 0, process.args
 
 
 @pytest.fixture(scope="module")
