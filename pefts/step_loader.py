@@ -9,8 +9,9 @@ from torch.utils.data import DataLoader
 from dataset.dataset import StepData, StepDataset
 from utils.common_utils import UserError
 
-GRACE_SECONDS = 30
-"""How long the background processes outlive a SIGTERM, so that the step under way can end."""
+GRACE_SECONDS = 600
+"""How long the background processes outlive a SIGTERM, so that the step under way can end: on a processor one over long
+contexts takes a minute. They end with the training process in any case."""
 
 
 def step_data(dataset: StepDataset, steps: range, num_workers: int) -> Iterator[StepData]:
