@@ -6,14 +6,15 @@ A decoder row is
     labels: -100 everywhere but on the answer
 
 Rows of one unit read the same chunk tokens, so a unit's chunks stand once among the M chunks of the batch. And where
-they begin alike, the decoder need read them only once too: packed, they become branches of one row,
+they begin alike, the decoder need read them only once too: packed, they become branches of one sequence,
 
     prefix ids | slots | suffix 1, answer 1 <eos> | suffix 2, answer 2 <eos> | ...
     branch ids:      0 | 1 1 1 ...                | 2 2 2 ...
     position ids of each branch go on from the end of the slots
 
-and a position sees the shared beginning and its own branch: the same numbers as in rows of their own. Shape suffixes:
-B rows, T positions, M chunks, L encoder tokens a chunk, S slots of all rows.
+and several sequences share a row where that saves padding. A position sees the shared beginning of its sequence and its
+own branch: the same numbers as in rows of their own. Shape suffixes: B rows, T positions, M chunks, L encoder tokens a
+chunk, S slots of all rows.
 """
 
 from collections.abc import Sequence
@@ -24,6 +25,9 @@ import torch
 from utils.tokenization import PromptIds, pad_chunks
 
 IGNORE = -100
+ATTENTION_BALANCE = 2048
+"""Length of a row at which its attention costs about as much as its linear layers: measured with the demo's decoder on
+a CPU; by operations it is some five times the decoder's width."""
 
 
 @dataclass
@@ -52,12 +56,9 @@ class TokenizedUnit:
     rows: list[DecoderRow]
 
     def length(self, num_chunk_tokens: int, pack: bool) -> int:
-        """Decoder positions of the longest row that the unit becomes."""
+        """Decoder positions of the longest sequence that the unit becomes."""
         num_slots = len(self.piece_ids) * num_chunk_tokens
-        return max(
-            group[0].length(num_slots) + sum(row.branch_length for row in group[1:])
-            for group in branch_groups(self.rows, pack)
-        )
+        return max(_sequence_length(group, num_slots) for group in branch_groups(self.rows, pack))
 
 
 @dataclass
@@ -90,6 +91,30 @@ def branch_groups(rows: Sequence[DecoderRow], pack: bool) -> list[list[DecoderRo
     return list(groups.values())
 
 
+def lay_end_to_end(lengths: Sequence[int]) -> list[list[int]]:
+    """Share sequences out among the rows of a batch so that padding and attention together cost least.
+
+    Args:
+        lengths: positions of each sequence.
+
+    Returns:
+        The sequences of each row, by index.
+    """
+    longest_first = sorted(range(len(lengths)), key=lambda index: -lengths[index])
+    best, least = [], float("inf")
+    for num_rows in range(len(lengths), 0, -1):
+        rows: list[list[int]] = [[] for _ in range(num_rows)]
+        filled = [0] * num_rows
+        for index in longest_first:
+            shortest = filled.index(min(filled))
+            rows[shortest].append(index)
+            filled[shortest] += lengths[index]
+        cost = num_rows * max(filled) * (ATTENTION_BALANCE + max(filled))
+        if cost < least:
+            best, least = rows, cost
+    return best
+
+
 def collate(
     units: Sequence[TokenizedUnit],
     num_chunk_tokens: int,
@@ -100,49 +125,56 @@ def collate(
     """Lay units out as tensors; rows are padded on the right.
 
     Args:
-        pack: make the prompts of a unit branches of one row. Needs an attention that takes a mask of its own for every
-            position (`eager`, `sdpa`).
+        pack: make the prompts of a unit branches of one sequence, and lay sequences end to end. Needs an attention that
+            takes a mask of its own for every position (`eager`, `sdpa`).
 
     Returns:
         Tensors `chunk_ids`, `chunk_mask` [M, L]; `input_ids`, `attention_mask`, `position_ids`, `labels`, `slot_mask`
         [B, T]; `slot_source` [S], for each slot in row-major order its index among the M * K chunk tokens; and, where a
-        row has branches, `branch_ids` [B, T]: 0 on what they share, -1 on padding.
+        row has branches or several sequences, `sequence_ids` [B, T], -1 on padding, and `branch_ids` [B, T], 0 on what
+        the branches of a sequence share.
     """
     pieces = [piece for unit in units for piece in unit.piece_ids]
     chunk_ids_ML, chunk_mask_ML = pad_chunks(pieces, encoder_pad_id)
-    groups = [(unit, group) for unit in units for group in branch_groups(unit.rows, pack)]
-    shape = (len(groups), max(unit.length(num_chunk_tokens, pack) for unit in units))
+    sequences, first_source = [], 0
+    for unit in units:
+        slot_sources = torch.arange(first_source, first_source + len(unit.piece_ids) * num_chunk_tokens)
+        sequences += [(slot_sources, group) for group in branch_groups(unit.rows, pack)]
+        first_source += len(slot_sources)
+    lengths = [_sequence_length(group, len(slot_sources)) for slot_sources, group in sequences]
+    rows = lay_end_to_end(lengths) if pack else [[index] for index in range(len(sequences))]
+    shape = (len(rows), max(sum(lengths[index] for index in row) for row in rows))
     input_ids_BT = torch.full(shape, decoder_pad_id, dtype=torch.long)
-    position_ids_BT = torch.arange(shape[1]).repeat(shape[0], 1)
+    # Zero on padding, since embeddings of positions are looked up there too.
+    position_ids_BT = torch.zeros(shape, dtype=torch.long)
     labels_BT = torch.full(shape, IGNORE, dtype=torch.long)
     slot_mask_BT = torch.zeros(shape, dtype=torch.bool)
-    branch_ids_BT = torch.full(shape, -1, dtype=torch.long)
-    first_source_of, first_source = {}, 0
-    for unit in units:
-        first_source_of[id(unit)] = first_source
-        first_source += len(unit.piece_ids) * num_chunk_tokens
+    sequence_ids_BT = torch.full(shape, -1, dtype=torch.long)
+    branch_ids_BT = torch.zeros(shape, dtype=torch.long)
     sources = []
-    for place, (unit, group) in enumerate(groups):
-        num_slots = len(unit.piece_ids) * num_chunk_tokens
-        prefix_ids = group[0].prompt.prefix_ids
-        slots = slice(len(prefix_ids), len(prefix_ids) + num_slots)
-        input_ids_BT[place, : slots.start] = torch.tensor(prefix_ids, dtype=torch.long)
-        slot_mask_BT[place, slots] = True
-        branch_ids_BT[place, : slots.stop] = 0
-        start = slots.stop
-        for branch, row in enumerate(group, start=1):
-            end = start + row.branch_length
-            answer = slice(end - len(row.answer_ids), end)
-            input_ids_BT[place, start : answer.start] = torch.tensor(row.prompt.suffix_ids, dtype=torch.long)
-            input_ids_BT[place, answer] = torch.tensor(row.answer_ids, dtype=torch.long)
-            labels_BT[place, answer] = input_ids_BT[place, answer]
-            position_ids_BT[place, start:end] = torch.arange(slots.stop, slots.stop + row.branch_length)
-            branch_ids_BT[place, start:end] = branch
-            start = end
-        sources.append(torch.arange(first_source_of[id(unit)], first_source_of[id(unit)] + num_slots))
-    attention_mask_BT = (branch_ids_BT >= 0).long()
-    # A packed row may be longer than the decoder's window, and embeddings of positions are looked up for padding too.
-    position_ids_BT.masked_fill_(branch_ids_BT < 0, 0)
+    for place, row in enumerate(rows):
+        start = 0
+        for index in row:
+            slot_sources, group = sequences[index]
+            prefix_ids = group[0].prompt.prefix_ids
+            sequence_ids_BT[place, start : start + lengths[index]] = index
+            slots = slice(start + len(prefix_ids), start + len(prefix_ids) + len(slot_sources))
+            input_ids_BT[place, start : slots.start] = torch.tensor(prefix_ids, dtype=torch.long)
+            slot_mask_BT[place, slots] = True
+            num_shared = slots.stop - start
+            position_ids_BT[place, start : slots.stop] = torch.arange(num_shared)
+            sources.append(slot_sources)
+            start = slots.stop
+            for branch, prompt_row in enumerate(group, start=1):
+                end = start + prompt_row.branch_length
+                answer = slice(end - len(prompt_row.answer_ids), end)
+                input_ids_BT[place, start : answer.start] = torch.tensor(prompt_row.prompt.suffix_ids, dtype=torch.long)
+                input_ids_BT[place, answer] = torch.tensor(prompt_row.answer_ids, dtype=torch.long)
+                labels_BT[place, answer] = input_ids_BT[place, answer]
+                position_ids_BT[place, start:end] = torch.arange(num_shared, num_shared + prompt_row.branch_length)
+                branch_ids_BT[place, start:end] = branch
+                start = end
+    attention_mask_BT = (sequence_ids_BT >= 0).long()
     tensors = {
         "chunk_ids": chunk_ids_ML,
         "chunk_mask": chunk_mask_ML,
@@ -153,8 +185,8 @@ def collate(
         "slot_mask": slot_mask_BT,
         "slot_source": torch.cat(sources),
     }
-    if any(len(group) > 1 for _, group in groups):
-        tensors["branch_ids"] = branch_ids_BT
+    if len(rows) < sum(len(unit.rows) for unit in units):
+        tensors |= {"sequence_ids": sequence_ids_BT, "branch_ids": branch_ids_BT}
     return MicroBatch(
         tensors,
         # The first position is never predicted; an answer never stands there, since a prompt is never empty.
@@ -163,3 +195,7 @@ def collate(
         num_decoder_tokens=int(attention_mask_BT.sum()),
         example_ids=[row.example_id for unit in units for row in unit.rows],
     )
+
+
+def _sequence_length(group: Sequence[DecoderRow], num_slots: int) -> int:
+    return group[0].length(num_slots) + sum(row.branch_length for row in group[1:])

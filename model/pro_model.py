@@ -201,8 +201,8 @@ class E2LLM(nn.Module):
         Args:
             batch: `chunk_ids`, `chunk_mask` [M, L]; `input_ids`, `attention_mask`, `position_ids`, `labels` [B, T] with
                 -100 where nothing is to be predicted; `slot_mask` [B, T], true in the slots; `slot_source` [S], for
-                each slot in row-major order its index among the M * K chunk tokens; where rows have branches,
-                `branch_ids` [B, T].
+                each slot in row-major order its index among the M * K chunk tokens; where rows are packed,
+                `sequence_ids` and `branch_ids` [B, T].
             shuffle_chunk_tokens: give every slot the chunk token of another chunk: what is left of the loss is what the
                 decoder gets right without reading.
         """
@@ -238,7 +238,7 @@ class E2LLM(nn.Module):
         """Run the decoder without its head; returns the last hidden states [B, T, d]."""
         attention_mask = batch["attention_mask"]
         if "branch_ids" in batch:
-            attention_mask = branch_attention_mask(batch["branch_ids"], embeddings_BTd.dtype)
+            attention_mask = packed_attention_mask(batch["sequence_ids"], batch["branch_ids"], embeddings_BTd.dtype)
         return self.causal_lm.get_decoder()(
             inputs_embeds=embeddings_BTd,
             attention_mask=attention_mask,
@@ -313,20 +313,23 @@ class E2LLM(nn.Module):
         )
 
 
-def branch_attention_mask(branch_ids_BT: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-    """Return what to add to attention scores [B, 1, T, T] so that a branch sees itself and what all branches share.
+def packed_attention_mask(
+    sequence_ids_BT: torch.Tensor, branch_ids_BT: torch.Tensor, dtype: torch.dtype
+) -> torch.Tensor:
+    """Return what to add to attention scores [B, 1, T, T] so that a position sees, up to itself, what is shared by all
+    branches of its sequence and its own branch.
 
     Args:
-        branch_ids_BT: the branch of every position, 0 for what is shared, -1 for padding (which sees itself alone, so
-            that no row of scores is empty).
+        sequence_ids_BT: the sequence of every position, -1 for padding, which sees padding alone, so that no row of
+            scores is empty.
+        branch_ids_BT: the branch of every position in its sequence, 0 for what is shared.
     """
-    num_positions = branch_ids_BT.shape[1]
-    same_BTT = branch_ids_BT[:, :, None] == branch_ids_BT[:, None, :]
+    num_positions = sequence_ids_BT.shape[1]
+    same_sequence_BTT = sequence_ids_BT[:, :, None] == sequence_ids_BT[:, None, :]
+    same_branch_BTT = branch_ids_BT[:, :, None] == branch_ids_BT[:, None, :]
     shared_B1T = (branch_ids_BT == 0)[:, None, :]
     causal_TT = torch.ones(num_positions, num_positions, dtype=torch.bool, device=branch_ids_BT.device).tril()
-    real_BT1 = (branch_ids_BT >= 0)[:, :, None]
-    itself_TT = torch.eye(num_positions, dtype=torch.bool, device=branch_ids_BT.device)
-    seen_BTT = (same_BTT | shared_B1T) & causal_TT & real_BT1 | itself_TT
+    seen_BTT = same_sequence_BTT & (same_branch_BTT | shared_B1T) & causal_TT
     mask_BTT = torch.zeros(seen_BTT.shape, dtype=dtype, device=seen_BTT.device)
     return mask_BTT.masked_fill(~seen_BTT, torch.finfo(dtype).min)[:, None]
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, CohereConfig, Gemma2Config, GraniteConfig
 
-from dataset.collator import DecoderRow, TokenizedUnit, branch_groups, collate
+from dataset.collator import DecoderRow, TokenizedUnit, branch_groups, collate, lay_end_to_end
 from model.compute import ComputeConfig
 from model.pro_model import E2LLM
 from tests.conftest import build_model, corpus
@@ -85,7 +85,7 @@ def test_packed_prompts_give_the_loss_and_gradient_of_rows_of_their_own(model_co
     for pack in (False, True):
         model = build_model(model_config, attn_implementation=attention).train()
         batch = batch_of(model, make_units(model), pack)
-        assert len(batch.tensors["input_ids"]) == (3 if pack else 4)
+        assert len(batch.tensors["input_ids"]) == (2 if pack else 4)
         output = model(batch.tensors)
         output.loss_sum.backward()
         results.append((output, {n: p.grad for n, p in model.named_parameters() if p.requires_grad}))
@@ -102,6 +102,24 @@ def test_prompts_are_packed_only_where_they_begin_alike_and_go_on():
     names = [[row.example_id for row in group] for group in branch_groups(rows, pack=True)]
     assert names == [["0", "3"], ["1"], ["2"]]
     assert len(branch_groups(rows, pack=False)) == 4
+
+
+def test_sequences_share_rows_where_that_saves_more_padding_than_attention_costs():
+    assert lay_end_to_end([20, 30, 20]) == [[1, 0, 2]]
+    assert lay_end_to_end([30, 20, 21, 30]) == [[0, 2], [3, 1]]
+    assert lay_end_to_end([8000, 7900]) == [[0], [1]]
+    assert lay_end_to_end([4000, 1500, 1400, 1000]) == [[0], [1, 2, 3]]
+    assert lay_end_to_end([7]) == [[0]]
+
+
+def test_packed_rows_of_several_sequences_leave_out_padding(model):
+    units = make_units(model)[:2]
+    apart, packed = (batch_of(model, units, pack) for pack in (False, True))
+    assert packed.tensors["attention_mask"].all()
+    assert not apart.tensors["attention_mask"].all()
+    starts = (packed.tensors["position_ids"] == 0).sum()
+    assert starts == len(units)
+    assert packed.tensors["position_ids"].max() < apart.tensors["input_ids"].shape[1]
 
 
 def test_sliding_windows_are_not_packed(model):
