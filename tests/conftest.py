@@ -30,10 +30,11 @@ CHAT_TEMPLATE = (
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
-    """Compile what the launches need while the tests before them leave a core idle."""
-    if session.config.option.collectonly or "test_launches.py" not in {item.path.name for item in session.items}:
-        return
-    launches.start_compiling()
+    """Compile what the launches need while other tests run; by the first of the processes that share the tests."""
+    is_first = os.environ.get("PYTEST_XDIST_WORKER", "gw0") == "gw0"
+    with_launches = "test_launches.py" in {item.path.name for item in session.items}
+    if is_first and with_launches and not session.config.option.collectonly and not launches.MISSING:
+        launches.start_compiling()
 
 
 def sentence(rng: random.Random) -> str:

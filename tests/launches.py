@@ -20,25 +20,33 @@ BUILDERS = ("ShareMemCommBuilder", "CPUAdamBuilder")
 MISSING = "DeepSpeed is not installed" if find_spec("deepspeed") is None else ""
 MISSING = MISSING or ("" if shutil.which("g++") else "DeepSpeed needs g++ on a processor")
 """Why launches with DeepSpeed cannot be tested; empty if they can."""
-compiling: list[subprocess.Popen] = []
-"""What `start_compiling` has started."""
 
 
 def start_compiling() -> None:
     """Start to compile DeepSpeed's parts for the processor, minutes in which the first launches would have to wait."""
-    if MISSING:
-        return
     for lock in EXTENSIONS.glob("*/lock"):
         lock.unlink()  # of a build that was cut off; nobody else builds in the folder of these tests
-    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
-    environment = os.environ | {"TORCH_EXTENSIONS_DIR": str(EXTENSIONS), "DS_ACCELERATOR": "cpu", "PATH": path}
     for builder in BUILDERS:
-        program = f"from deepspeed.ops.op_builder.cpu import {builder}; {builder}().load()"
-        compiling.append(
-            subprocess.Popen(
-                [sys.executable, "-c", program], env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-            )
-        )
+        subprocess.Popen(**_loading(builder))
+
+
+def wait_until_compiled() -> None:
+    """Return once DeepSpeed's parts can be loaded, which waits for a build that has begun and makes up for one that has
+    not."""
+    for builder in BUILDERS:
+        subprocess.run(**_loading(builder), check=True)
+
+
+def _loading(builder: str) -> dict:
+    """Arguments of a process that loads a part of DeepSpeed, compiling it where need be."""
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    program = f"from deepspeed.ops.op_builder.cpu import {builder}; {builder}().load()"
+    return {
+        "args": [sys.executable, "-c", program],
+        "env": os.environ | {"TORCH_EXTENSIONS_DIR": str(EXTENSIONS), "DS_ACCELERATOR": "cpu", "PATH": path},
+        "stdout": subprocess.DEVNULL,
+        "stderr": subprocess.DEVNULL,
+    }
 
 
 class Launch:
