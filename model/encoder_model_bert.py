@@ -140,9 +140,11 @@ class ChunkEncoder(nn.Module):
         self,
         chunk_ids_ML: torch.Tensor,
         chunk_mask_ML: torch.Tensor,
-        summary: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
+        summary: Callable[..., torch.Tensor],
+        *of_tokens: torch.Tensor,
     ) -> torch.Tensor:
-        """Return what `summary` makes of the hidden states [m, L, h] and mask [m, L] of all chunks, [M, K, ...].
+        """Return what `summary` makes of the hidden states [m, L, h], the mask [m, L] and, where given, what else is
+        known `of_tokens` [M, L], of all chunks, [M, K, ...].
 
         Shows its progress where this module's messages are shown.
         """
@@ -151,5 +153,8 @@ class ChunkEncoder(nn.Module):
         parts = []
         for index_m in tqdm(groups, "encoding chunks", leave=False, disable=not logger.isEnabledFor(logging.INFO)):
             longest = int(lengths_M[index_m].max())
-            parts.append(summary(*self._hidden(chunk_ids_ML[index_m, :longest], chunk_mask_ML[index_m, :longest])))
+            ids_mL, mask_mL, *others = (
+                rows_ML[index_m, :longest] for rows_ML in (chunk_ids_ML, chunk_mask_ML, *of_tokens)
+            )
+            parts.append(summary(*self._hidden(ids_mL, mask_mL), *others))
         return torch.cat(parts)[torch.argsort(torch.cat(groups))]

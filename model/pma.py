@@ -49,25 +49,40 @@ class TokenFeedForward(nn.Module):
         """Return what the output is linear in, [M, L, h + f]: the hidden states and the inner layer."""
         return torch.cat([self._scaled(hidden_MLh), self._inner(hidden_MLh)], dim=-1)
 
+    def output_spread(self, features_NF: torch.Tensor, outputs: slice) -> float:
+        """Return the standard deviation of some outputs on `features`."""
+        num_inputs = self.linear.in_features
+        output_Nw = self.linear(features_NF[:, :num_inputs]) + self.down(features_NF[:, num_inputs:])
+        return output_Nw[:, outputs].std().item()
+
     @torch.no_grad()
-    def fit(self, features_NF: torch.Tensor, target_Nd: torch.Tensor, ridge: float) -> None:
-        """Set W, b and V by ridge regression so that a chunk's mean output is its target.
+    def fit(self, features_NF: torch.Tensor, target_Nd: torch.Tensor, ridge: float, num_spare: int = 0) -> None:
+        """Set W, b and V by ridge regression so that the mean output of some tokens is their target.
 
         Args:
-            features_NF: `features` of N chunks, each the mean over its tokens.
-            target_Nd: what each chunk should map to. Where w is not d, its w principal components take its place: the
-                projection behind the pooling turns them into the target again.
+            features_NF: `features` of N chunks or parts of chunks, each the mean over its tokens.
+            target_Nd: what each should map to. Where w less `num_spare` is not d, as many principal components take its
+                place: the projection behind the pooling turns them into the target again.
+            num_spare: the last outputs, which `fit_last` sets.
         """
-        width = self.linear.out_features
+        width = self.linear.out_features - num_spare
         if width != target_Nd.shape[1]:
             _, _, directions_dd = torch.linalg.svd(target_Nd - target_Nd.mean(0), full_matrices=True)
             target_Nd = target_Nd @ directions_dd[:width].T
             target_Nd = nn.functional.pad(target_Nd, (0, width - target_Nd.shape[1]))
-        weight_Fw, bias_w, _ = ridge_regression(features_NF, target_Nd, ridge)
+        self._set_outputs(slice(0, width), *ridge_regression(features_NF, target_Nd, ridge)[:2])
+
+    @torch.no_grad()
+    def fit_last(self, features_NF: torch.Tensor, target_Nk: torch.Tensor, ridge: float) -> None:
+        """Set the last k outputs by ridge regression of `target_Nk` on the `features` of N single tokens."""
+        last = slice(self.linear.out_features - target_Nk.shape[1], None)
+        self._set_outputs(last, *ridge_regression(features_NF, target_Nk, ridge)[:2])
+
+    def _set_outputs(self, outputs: slice, weight_Fo: torch.Tensor, bias_o: torch.Tensor) -> None:
         num_inputs = self.linear.in_features
-        self.linear.weight.copy_(weight_Fw[:num_inputs].T)
-        self.linear.bias.copy_(bias_w)
-        self.down.weight.copy_(weight_Fw[num_inputs:].T)
+        self.linear.weight[outputs] = weight_Fo[:num_inputs].T.to(self.linear.weight.dtype)
+        self.linear.bias[outputs] = bias_o.to(self.linear.bias.dtype)
+        self.down.weight[outputs] = weight_Fo[num_inputs:].T.to(self.down.weight.dtype)
 
     def _inner(self, hidden_MLh: torch.Tensor) -> torch.Tensor:
         by_layer = hidden_MLh.unflatten(-1, self.layers)
@@ -107,11 +122,36 @@ class Adapter(nn.Module):
         """Return the chunk tokens [M, K, d]."""
         return self.projection(self.pooled(hidden_MLh, mask_ML))
 
-    def mean_features(self, hidden_MLh: torch.Tensor, mask_ML: torch.Tensor) -> torch.Tensor:
-        """Return the mean of `feed_forward_in.features` over the real tokens of each chunk, [M, 1, h + f]."""
-        weights_ML1 = mask_ML.unsqueeze(-1).to(hidden_MLh.dtype)
-        features_MLF = self.feed_forward_in.features(hidden_MLh) * weights_ML1
-        return features_MLF.sum(1, keepdim=True) / weights_ML1.sum(1, keepdim=True).clamp(min=1)
+    def token_features(self, hidden_MLh: torch.Tensor) -> torch.Tensor:
+        """Return what a closed-form start regresses on, [M, L, F]: `feed_forward_in.features`, or the hidden states."""
+        return self.feed_forward_in.features(hidden_MLh) if self.feed_forward_in is not None else hidden_MLh
+
+    def part_features(self, hidden_MLh: torch.Tensor, mask_ML: torch.Tensor, part_ML: torch.Tensor) -> torch.Tensor:
+        """Return the mean of `token_features` over the tokens of each of the chunk's K parts, [M, K, F].
+
+        Args:
+            part_ML: the part of each token, -1 for a token of none. A part without tokens has the mean of the chunk.
+        """
+        part_K1 = torch.arange(self.num_chunk_tokens, device=part_ML.device)[:, None]
+        member_MKL = (part_ML[:, None] == part_K1) & mask_ML[:, None]
+        member_MKL |= ~member_MKL.any(-1, keepdim=True) & mask_ML[:, None]
+        features_MLF = self.token_features(hidden_MLh)
+        member_MKL = member_MKL.to(features_MLF.dtype)
+        return member_MKL @ features_MLF / member_MKL.sum(-1, keepdim=True).clamp(min=1)
+
+    def fit_parts(self, features_NF: torch.Tensor, part_N: torch.Tensor, ridge: float, sharpness: float) -> None:
+        """Let each chunk token start on its own part of the chunk.
+
+        Args:
+            features_NF: `token_features` of N single tokens.
+            part_N: the part of each, -1 for a token of none.
+            ridge: as in `ridge_regression`.
+            sharpness: nats by which the attention to the tokens of a part is to stand out.
+
+        Raises:
+            UserError: this adapter cannot have several chunk tokens.
+        """
+        raise NotImplementedError
 
     @torch.no_grad()
     def fit_projection(
@@ -206,6 +246,33 @@ class PMAdapter(Adapter):
         for linear in (self.value, self.output):
             nn.init.eye_(linear.weight)
             nn.init.zeros_(linear.bias)
+
+    @torch.no_grad()
+    def fit_parts(self, features_NF: torch.Tensor, part_N: torch.Tensor, ridge: float, sharpness: float) -> None:
+        """See `Adapter.fit_parts`: the keys' first K numbers in every head say of which part a token is, and the query
+        of a seed asks for its own. What says it is the last K outputs of the feed-forward layer, where there is one."""
+        num_parts, head_width = self.num_chunk_tokens, self.seeds.shape[1] // self.num_heads
+        if num_parts > head_width:
+            raise UserError(
+                f"model.num_chunk_tokens={num_parts}: more than a head is wide ({self.seeds.shape[1]} / "
+                f"{self.num_heads}); lower it or model.pma_heads"
+            )
+        member_NK = (part_N[:, None] == torch.arange(num_parts, device=part_N.device)).to(features_NF.dtype)
+        if self.feed_forward_in is None:
+            weight_wK, _, _ = ridge_regression(features_NF, member_NK, ridge)
+        else:
+            # As small as the other outputs, so that the norm behind the pooling sees little of them.
+            spread = self.feed_forward_in.output_spread(features_NF, slice(0, -num_parts))
+            self.feed_forward_in.fit_last(features_NF, spread * member_NK, ridge)
+            weight_wK = torch.zeros_like(self.seeds.T)
+            weight_wK[-num_parts:] = torch.eye(num_parts, device=weight_wK.device) / spread
+        # Half of the sharpness in the keys and half in the queries, so that neither's gradient outweighs the other's.
+        share = (sharpness / self.scale) ** 0.5
+        key_Aew = self.key.weight.unflatten(0, (self.num_heads, head_width))
+        key_Aew[:, :num_parts] = share * weight_wK.T.to(self.key.weight.dtype)
+        query_KAe = torch.zeros(num_parts, self.num_heads, head_width, device=self.seeds.device)
+        query_KAe[:, :, :num_parts] = share * torch.eye(num_parts, device=self.seeds.device)[:, None]
+        self.query.weight.copy_((torch.linalg.pinv(self.seeds.float()) @ query_KAe.flatten(1)).T)
 
     def pool(self, hidden_MLw: torch.Tensor, mask_ML: torch.Tensor) -> torch.Tensor:
         """See `Adapter.pool`."""

@@ -24,7 +24,7 @@ from model.encoder_model_bert import ChunkEncoder
 from model.lora import fuse_lora
 from model.pma import build_adapter
 from utils.common_utils import UserError
-from utils.tokenization import ChunkTokenizer, PromptFormatter, pad_chunks
+from utils.tokenization import ChunkTokenizer, PromptFormatter
 
 logger = logging.getLogger(__name__)
 
@@ -268,50 +268,6 @@ class E2LLM(nn.Module):
         """The decoder without PEFT's wrapper; its linear layers still carry LoRA."""
         return self.decoder.get_base_model() if isinstance(self.decoder, PeftModel) else self.decoder
 
-    @torch.no_grad()
-    def fit_projection(self, texts: list[str], ridge: float, rarity: float) -> float:
-        """Start the adapter's projection in closed form (`Adapter.fit_projection`) from pieces of real text.
-
-        Each text maps to a mean of the decoder's input embeddings of its tokens, weighted by `rarity / (rarity + p)`
-        with p a token's share of the texts (Arora et al., 2017): else the words that every text has would drown those
-        that tell one from another.
-
-        Returns:
-            The share of the targets' variance that the fitted map explains.
-        """
-        piece_ids, pieces = self.chunk_tokenizer(texts)
-        whole = [text for text, count in zip(texts, pieces, strict=True) if count == 1]
-        piece_ids = [ids for ids, count in zip(piece_ids, _repeat(pieces), strict=True) if count == 1]
-        if len(whole) < 2:
-            raise UserError(
-                "adapter_init.num_texts: fewer than two chunks fit the encoder's window; lower the chunk size"
-            )
-        chunk_ids, chunk_mask = pad_chunks(piece_ids, self.encoder_tokenizer.pad_token_id)
-        chunks = chunk_ids.to(self.device), chunk_mask.to(self.device)
-        target_Md = self._mean_embeddings(whole, rarity)
-        adapter = self.chunk_encoder.adapter
-        with self.resolved_compute.autocast():
-            if adapter.feed_forward_in is not None:
-                features_M1F = self.chunk_encoder.collect(*chunks, adapter.mean_features)
-                adapter.feed_forward_in.fit(features_M1F.squeeze(1), target_Md, ridge)
-            pooled_MKw = self.chunk_encoder.collect(*chunks, adapter.pooled)
-        return adapter.fit_projection(
-            pooled_MKw.float().flatten(0, 1),
-            target_Md.repeat_interleave(pooled_MKw.shape[1], dim=0),
-            ridge=ridge,
-            target_std=self.embedding_std,
-        )
-
-    def _mean_embeddings(self, texts: list[str], rarity: float) -> torch.Tensor:
-        """Return the mean [M, d] of the decoder's input embeddings of each text's tokens, rare ones weighing more."""
-        token_ids = [torch.tensor(self.formatter.answer_ids(text)[:-1], device=self.device) for text in texts]
-        counts_V = torch.bincount(torch.cat(token_ids))
-        weights_V = rarity / (rarity + counts_V / counts_V.sum())
-        embedding = self.decoder.get_input_embeddings()
-        return torch.stack(
-            [(embedding(ids).float() * weights_V[ids, None]).sum(0) / weights_V[ids].sum() for ids in token_ids]
-        )
-
 
 def packed_attention_mask(
     sequence_ids_BT: torch.Tensor, branch_ids_BT: torch.Tensor, dtype: torch.dtype
@@ -332,10 +288,6 @@ def packed_attention_mask(
     seen_BTT = same_sequence_BTT & (same_branch_BTT | shared_B1T) & causal_TT
     mask_BTT = torch.zeros(seen_BTT.shape, dtype=dtype, device=seen_BTT.device)
     return mask_BTT.masked_fill(~seen_BTT, torch.finfo(dtype).min)[:, None]
-
-
-def _repeat(counts: list[int]) -> list[int]:
-    return [count for count in counts for _ in range(count)]
 
 
 def _window(config, tokenizer: PreTrainedTokenizerBase) -> int:

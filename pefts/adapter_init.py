@@ -6,6 +6,7 @@ import numpy as np
 
 from dataset.batch_plan import PseudoRandomPermutation
 from dataset.store import ChunkStore
+from model.adapter_start import fit_adapter
 from model.pro_model import E2LLM
 from pefts.e2llm_args import TrainConfig
 
@@ -17,8 +18,8 @@ def initialise_adapter(model: E2LLM, store: ChunkStore, config: TrainConfig) -> 
     options = config.adapter_init
     if options.method == "ridge":
         texts = sample_chunks(store, options.num_texts, config.seed)
-        logger.info("fitting the adapter's projection on %d chunks", len(texts))
-        explained = model.fit_projection(texts, options.ridge, options.rarity)
+        logger.info("fitting the adapter on %d chunks", len(texts))
+        explained = fit_adapter(model, texts, options.ridge, options.rarity)
         logger.info("the projection explains %.0f %% of the variance of the chunks' mean embeddings", 100 * explained)
 
 

@@ -150,7 +150,7 @@ def test_the_variants_of_the_demo_fit_its_training(tmp_path, backbones, store, v
     from benchmarks.config_overrides import apply_overrides, shorten
 
     spec = read_json(ROOT / "configs/ablations.json")
-    base = shorten(read_json(ROOT / spec["train_config"]), spec["num_steps"])
+    base = shorten(apply_overrides(read_json(ROOT / spec["train_config"]), spec["train"], "train"), spec["num_steps"])
     tiny = train_options(tmp_path / "run", backbones, store, validation_store)
     # Documents of the demo may have any number of lines; the tiny ones have up to four.
     tiny_data = tiny["data"] | {"stages": [stage | {"min_context_chunks": 1} for stage in base["data"]["stages"]]}
@@ -158,8 +158,8 @@ def test_the_variants_of_the_demo_fit_its_training(tmp_path, backbones, store, v
     names = list(spec["variants"])
     assert len(names) > 20
     for name in names:
-        overrides = {**spec["train"], **spec["variants"][name].get("train", {})}
-        config = apply_overrides(base | {"data": base["data"] | tiny_data}, overrides, name)
+        variant = spec["variants"][name].get("train", {})
+        config = apply_overrides(base | {"data": base["data"] | tiny_data}, variant, name)
         # What is chunked otherwise needs stores of its own, which the sweep makes.
         chunking = {"chunk_size": 40, "chunk_overlap": 0}
         small = {"adapter_width": 48, "adapter_feed_forward": 64}

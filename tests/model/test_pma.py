@@ -128,6 +128,11 @@ def adapter_with(feed_forward: int, width: int) -> Adapter:
     return build_adapter(config, encoder_width=16, decoder_width=24, embedding_std=0.1)
 
 
+def means(adapter: Adapter, hidden, mask):
+    """Features averaged over each chunk."""
+    return adapter.part_features(hidden, mask, torch.zeros(mask.shape, dtype=torch.long))[:, 0]
+
+
 @pytest.mark.parametrize("width", [24, 12, 40])
 def test_feed_forward_tells_more_words_apart_than_the_encoder_is_wide(width):
     hidden, mask, target = bags_of_words(60, 16, 24)
@@ -135,7 +140,7 @@ def test_feed_forward_tells_more_words_apart_than_the_encoder_is_wide(width):
     both_layers = torch.cat([hidden, torch.randn_like(hidden)], dim=-1)
     with torch.no_grad():
         linear = plain.fit_projection(plain.pooled(hidden, mask)[:, 0], target, 1e-3, 0.1)
-        adapter.feed_forward_in.fit(adapter.mean_features(both_layers, mask)[:, 0], target, 1e-3)
+        adapter.feed_forward_in.fit(means(adapter, both_layers, mask), target, 1e-3)
         fitted = adapter.fit_projection(adapter.pooled(both_layers, mask)[:, 0], target, 1e-3, 0.1)
         tokens = adapter(both_layers, mask)
     assert linear < 0.5
@@ -150,11 +155,56 @@ def test_fitted_feed_forward_maps_the_mean_to_the_target():
     layer = TokenFeedForward(16, 1, 24, 128)
     adapter = adapter_with(128, 24)
     adapter.feed_forward_in = layer
-    layer.fit(adapter.mean_features(hidden, mask)[:, 0], target, 1e-6)
+    layer.fit(means(adapter, hidden, mask), target, 1e-6)
     with torch.no_grad():
         mapped = layer(hidden)
     mean = (mapped * mask[..., None]).sum(1) / mask.sum(1, keepdim=True)
     torch.testing.assert_close(mean, target, atol=0.02, rtol=0)
+
+
+@pytest.mark.parametrize("feed_forward", [0, 128])
+def test_several_chunk_tokens_start_on_parts_of_their_own(feed_forward):
+    """Chunks of words in thirds, the hidden states telling a token's word and, beside it, its third."""
+    torch.manual_seed(0)
+    config = E2LLMConfig("e", "d", pma_heads=4, num_chunk_tokens=3, adapter_feed_forward=feed_forward)
+    adapter = build_adapter(config, encoder_width=40, decoder_width=24, embedding_std=0.1)
+    words, vectors = torch.randn(30, 37), torch.randn(30, 24)
+    ids, mask = torch.randint(30, (600, 9)), torch.arange(9) < torch.randint(6, 10, (600, 1))
+    part = torch.where(mask, torch.arange(9) * 3 // mask.sum(1, keepdim=True), -1)
+    part[:, 0] = -1  # a special token
+    hidden = torch.cat([words[ids], 2.0 * (part[..., None] == torch.arange(3)).float()], dim=-1)
+    member = ((part[:, None] == torch.arange(3)[:, None]) & mask[:, None]).float()
+    target = member @ vectors[ids] / member.sum(-1, keepdim=True)
+    with torch.no_grad():
+        if feed_forward:
+            features = adapter.part_features(hidden, mask, part)
+            adapter.feed_forward_in.fit(features.flatten(0, 1), target.flatten(0, 1), 1e-3, num_spare=3)
+        adapter.fit_parts(adapter.token_features(hidden)[mask], part[mask], 1e-3, sharpness=12.0)
+        pooled = adapter.pooled(hidden, mask)
+        explained = adapter.fit_projection(pooled.flatten(0, 1), target.flatten(0, 1), 1e-3, 0.1)
+        # Another word in a part changes that part's chunk token and hardly the others.
+        changed = hidden.clone()
+        changed[:, 5, :37] = words[(ids[:, 5] + 1) % 30]
+        moved = (adapter(changed, mask) - adapter(hidden, mask)).norm(dim=-1)
+    own = part[:, 5]
+    of_others = moved.clone()
+    of_others[torch.arange(600), own] = 0.0
+    assert explained > (0.9 if feed_forward else 0.6)
+    assert moved[torch.arange(600), own].mean() > 20 * of_others.sum(1).mean() / 2
+
+
+def test_a_part_without_tokens_has_the_mean_of_the_chunk():
+    adapter = PMAdapter(8, 6, 2, 0.1, num_heads=2)
+    hidden, mask = torch.randn(1, 4, 8), torch.tensor([[True, True, True, False]])
+    first, second = adapter.part_features(hidden, mask, torch.tensor([[-1, 0, 0, -1]]))[0]
+    torch.testing.assert_close(first, hidden[0, 1:3].mean(0))
+    torch.testing.assert_close(second, hidden[0, :3].mean(0))
+
+
+def test_more_chunk_tokens_than_a_head_is_wide_are_refused():
+    adapter = PMAdapter(8, 6, 3, 0.1, num_heads=4)
+    with pytest.raises(UserError, match=r"model.num_chunk_tokens=3: more than a head is wide \(8 / 4\)"):
+        adapter.fit_parts(torch.randn(5, 8), torch.tensor([0, 1, 2, 0, 1]), 1e-3, 10.0)
 
 
 def test_feed_forward_starts_on_the_first_layer_alone_and_learns_from_all():
