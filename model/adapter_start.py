@@ -74,8 +74,12 @@ def encoder_parts(model: E2LLM, texts: list[str], num_positions: int) -> torch.T
 
 
 def part_embeddings(model: E2LLM, texts: list[str], rarity: float) -> torch.Tensor:
-    """Return the mean [M, K, d] of the decoder's input embeddings of the tokens in each part of a text, rare ones
-    weighing more; a part without tokens has that of the text."""
+    """Return what a text's chunk tokens start as [M, K, d]: the decoder's input embeddings of the tokens in each part,
+    rare ones weighing more, so that the mean of the parts is that of the text. A part without tokens has that too.
+
+    A part is not divided by its own weights: a pooled vector is linear in its tokens, and cannot tell whether a word
+    stands alone among frequent ones.
+    """
     num_parts = model.config.num_chunk_tokens
     token_ids = [torch.tensor(model.formatter.answer_ids(text)[:-1], device=model.device) for text in texts]
     counts_V = torch.bincount(torch.cat(token_ids))
@@ -87,9 +91,10 @@ def part_embeddings(model: E2LLM, texts: list[str], rarity: float) -> torch.Tens
         spans = model.formatter.answer_spans(text)[:-1]
         part_n = torch.tensor([_part_of(span, len(text), num_parts) for span in spans], device=model.device)
         member_Kn = part_n == parts_K1
-        member_Kn |= ~member_Kn.any(-1, keepdim=True)
-        weight_Kn = member_Kn * weights_V[ids_n]
-        means.append(weight_Kn @ embedding(ids_n).float() / weight_Kn.sum(-1, keepdim=True))
+        is_empty_K1 = ~member_Kn.any(-1, keepdim=True)
+        weight_n = weights_V[ids_n] / weights_V[ids_n].sum()
+        weight_Kn = torch.where(is_empty_K1, 1.0, num_parts * member_Kn) * weight_n
+        means.append(weight_Kn @ embedding(ids_n).float())
     return torch.stack(means)
 
 
