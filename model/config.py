@@ -52,8 +52,9 @@ class E2LLMConfig:
     adapter_width: int = 0
     """Width the feed-forward layer brings the hidden states to and they are pooled in; 0: that of the hidden states."""
     num_chunk_tokens: int = 1
-    """Chunk tokens a chunk becomes (K, the number of PMA seeds). With the closed-form start (`adapter_init.method=ridge`)
-    each begins on its own part of the chunk, K equal parts by characters; else all begin as much the same mean."""
+    """Chunk tokens a chunk becomes (K, the number of PMA seeds). With the closed-form start
+    (`adapter_init.method=ridge`) each begins on its own part of the chunk, K equal parts by characters; else all begin
+    as much the same mean."""
     pma_heads: int = 8
     """Attention heads of the PMA; must divide the width of pooling."""
     pma_scaling: Literal["head", "model"] = "head"
