@@ -144,58 +144,61 @@ def collate(
     lengths = [_sequence_length(group, len(slot_sources)) for slot_sources, group in sequences]
     rows = lay_end_to_end(lengths) if pack else [[index] for index in range(len(sequences))]
     shape = (len(rows), max(sum(lengths[index] for index in row) for row in rows))
-    input_ids_BT = torch.full(shape, decoder_pad_id, dtype=torch.long)
-    # Zero on padding, since embeddings of positions are looked up there too.
-    position_ids_BT = torch.zeros(shape, dtype=torch.long)
-    labels_BT = torch.full(shape, IGNORE, dtype=torch.long)
-    slot_mask_BT = torch.zeros(shape, dtype=torch.bool)
-    sequence_ids_BT = torch.full(shape, -1, dtype=torch.long)
-    branch_ids_BT = torch.zeros(shape, dtype=torch.long)
-    sources = []
+    decoder = {
+        "input_ids": torch.full(shape, decoder_pad_id),
+        # Zero on padding, since embeddings of positions are looked up there too.
+        "position_ids": torch.zeros(shape, dtype=torch.long),
+        "labels": torch.full(shape, IGNORE),
+        "slot_mask": torch.zeros(shape, dtype=torch.bool),
+        "sequence_ids": torch.full(shape, -1),
+        "branch_ids": torch.zeros(shape, dtype=torch.long),
+    }
     for place, row in enumerate(rows):
         start = 0
         for index in row:
+            end = start + lengths[index]
             slot_sources, group = sequences[index]
-            prefix_ids = group[0].prompt.prefix_ids
-            sequence_ids_BT[place, start : start + lengths[index]] = index
-            slots = slice(start + len(prefix_ids), start + len(prefix_ids) + len(slot_sources))
-            input_ids_BT[place, start : slots.start] = torch.tensor(prefix_ids, dtype=torch.long)
-            slot_mask_BT[place, slots] = True
-            num_shared = slots.stop - start
-            position_ids_BT[place, start : slots.stop] = torch.arange(num_shared)
-            sources.append(slot_sources)
-            start = slots.stop
-            for branch, prompt_row in enumerate(group, start=1):
-                end = start + prompt_row.branch_length
-                answer = slice(end - len(prompt_row.answer_ids), end)
-                input_ids_BT[place, start : answer.start] = torch.tensor(prompt_row.prompt.suffix_ids, dtype=torch.long)
-                input_ids_BT[place, answer] = torch.tensor(prompt_row.answer_ids, dtype=torch.long)
-                labels_BT[place, answer] = input_ids_BT[place, answer]
-                position_ids_BT[place, start:end] = torch.arange(num_shared, num_shared + prompt_row.branch_length)
-                branch_ids_BT[place, start:end] = branch
-                start = end
-    attention_mask_BT = (sequence_ids_BT >= 0).long()
+            _write_sequence(
+                {name: tensor[place, start:end] for name, tensor in decoder.items()}, group, len(slot_sources)
+            )
+            decoder["sequence_ids"][place, start:end] = index
+            start = end
     tensors = {
         "chunk_ids": chunk_ids_ML,
         "chunk_mask": chunk_mask_ML,
-        "input_ids": input_ids_BT,
-        "attention_mask": attention_mask_BT,
-        "position_ids": position_ids_BT,
-        "labels": labels_BT,
-        "slot_mask": slot_mask_BT,
-        "slot_source": torch.cat(sources),
+        "attention_mask": (decoder["sequence_ids"] >= 0).long(),
+        "slot_source": torch.cat([sequences[index][0] for row in rows for index in row]),
+        **decoder,
     }
-    if len(rows) < sum(len(unit.rows) for unit in units):
-        tensors |= {"sequence_ids": sequence_ids_BT, "branch_ids": branch_ids_BT}
+    if len(rows) == sum(len(unit.rows) for unit in units):
+        del tensors["sequence_ids"], tensors["branch_ids"]
     return MicroBatch(
         tensors,
         # The first position is never predicted; an answer never stands there, since a prompt is never empty.
-        num_labels=int((labels_BT[:, 1:] != IGNORE).sum()),
+        num_labels=int((tensors["labels"][:, 1:] != IGNORE).sum()),
         num_context_tokens=int(chunk_mask_ML.sum()),
-        num_decoder_tokens=int(attention_mask_BT.sum()),
+        num_decoder_tokens=int(tensors["attention_mask"].sum()),
         example_ids=[row.example_id for unit in units for row in unit.rows],
     )
 
 
 def _sequence_length(group: Sequence[DecoderRow], num_slots: int) -> int:
     return group[0].length(num_slots) + sum(row.branch_length for row in group[1:])
+
+
+def _write_sequence(places: dict[str, torch.Tensor], group: Sequence[DecoderRow], num_slots: int) -> None:
+    """Write rows with the same beginning into the places of one sequence, [length] of each of the decoder's tensors."""
+    prefix_ids = group[0].prompt.prefix_ids
+    num_shared = len(prefix_ids) + num_slots
+    places["input_ids"][: len(prefix_ids)] = torch.tensor(prefix_ids)
+    places["slot_mask"][len(prefix_ids) : num_shared] = True
+    places["position_ids"][:num_shared] = torch.arange(num_shared)
+    start = num_shared
+    for branch, row in enumerate(group, start=1):
+        end = start + row.branch_length
+        answer = slice(end - len(row.answer_ids), end)
+        places["input_ids"][start:end] = torch.tensor(row.prompt.suffix_ids + row.answer_ids)
+        places["labels"][answer] = places["input_ids"][answer]
+        places["position_ids"][start:end] = torch.arange(num_shared, num_shared + row.branch_length)
+        places["branch_ids"][start:end] = branch
+        start = end
