@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import signal
 
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
@@ -18,6 +19,8 @@ from model.pro_model import E2LLM
 from tests import launches
 
 torch.set_num_threads(1)
+# Where the tests run in the background of a shell, Ctrl-C is ignored, and what they start would inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 NAMES = "Ada Bela Cora Dino Edda Fritz Gita Hugo Ines Jona".split()
 TOWNS = "Rome Oslo Lima Cairo Delhi Paris Quito Tunis".split()
