@@ -18,7 +18,7 @@ $(INSTALLED): requirements.txt requirements-demo.txt requirements-dev.txt requir
 	@touch $@
 
 test: lint
-	OMP_NUM_THREADS=1 $(RUN) -m pytest -n 2 --dist loadfile
+	OMP_NUM_THREADS=1 $(RUN) -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 lint: $(INSTALLED)
 	$(RUN) -m ruff check .

@@ -32,6 +32,11 @@ CHAT_TEMPLATE = (
 )
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the launches, which take longest and leave cores idle: another process does the rest beside them."""
+    items.sort(key=lambda item: item.path.name != "test_launches.py")
+
+
 def pytest_collection_finish(session: pytest.Session) -> None:
     """Compile what the launches need while other tests run; by the first of the processes that share the tests."""
     is_first = os.environ.get("PYTEST_XDIST_WORKER", "gw0") == "gw0"

@@ -1,5 +1,6 @@
 """Helpers for tests that start several training processes: start, watch, kill, and see that nothing is left."""
 
+import functools
 import json
 import os
 import shutil
@@ -30,6 +31,7 @@ def start_compiling() -> None:
         subprocess.Popen(**_loading(builder))
 
 
+@functools.cache
 def wait_until_compiled() -> None:
     """Return once DeepSpeed's parts can be loaded, which waits for a build that has begun and makes up for one that has
     not."""
@@ -62,6 +64,8 @@ class Launch:
         prefix: tuple[str, ...] = (),
         **variables: str,
     ):
+        if engine.startswith("ds_"):
+            wait_until_compiled()
         self.log = config.with_name(f"launch-{time.monotonic_ns()}.log")
         environment = os.environ | {
             "PYTHON": sys.executable,

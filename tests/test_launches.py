@@ -20,7 +20,7 @@ from safetensors.torch import load_file
 
 from model.pro_model import E2LLM
 from pefts.e2llm_args import TrainConfig
-from tests.launches import MISSING, Launch, all_gone, losses, wait_until_compiled
+from tests.launches import MISSING, Launch, all_gone, losses
 from tests.pefts.conftest import RESULT_FILES, parsed, town_records, train_options, trainer_of, write_store
 
 NUM_STEPS = 6
@@ -42,13 +42,6 @@ ENGINES = [
     pytest.param("ds_config_zero2_offload", marks=needs_deepspeed),
     pytest.param("ds_config_zero3", marks=needs_deepspeed),
 ]
-
-
-@pytest.fixture(scope="session", autouse=True)
-def compiled_extensions():
-    """Let no launch wait for a compiler."""
-    if not MISSING:
-        wait_until_compiled()
 
 
 @pytest.fixture(scope="module")
