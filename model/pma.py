@@ -80,9 +80,9 @@ class TokenFeedForward(nn.Module):
 
     def _set_outputs(self, outputs: slice, weight_Fo: torch.Tensor, bias_o: torch.Tensor) -> None:
         num_inputs = self.linear.in_features
-        self.linear.weight[outputs] = weight_Fo[:num_inputs].T.to(self.linear.weight.dtype)
-        self.linear.bias[outputs] = bias_o.to(self.linear.bias.dtype)
-        self.down.weight[outputs] = weight_Fo[num_inputs:].T.to(self.down.weight.dtype)
+        self.linear.weight[outputs] = weight_Fo[:num_inputs].T
+        self.linear.bias[outputs] = bias_o
+        self.down.weight[outputs] = weight_Fo[num_inputs:].T
 
     def _inner(self, hidden_MLh: torch.Tensor) -> torch.Tensor:
         by_layer = hidden_MLh.unflatten(-1, self.layers)
@@ -269,7 +269,7 @@ class PMAdapter(Adapter):
         # Half of the sharpness in the keys and half in the queries, so that neither's gradient outweighs the other's.
         share = (sharpness / self.scale) ** 0.5
         key_Aew = self.key.weight.unflatten(0, (self.num_heads, head_width))
-        key_Aew[:, :num_parts] = share * weight_wK.T.to(self.key.weight.dtype)
+        key_Aew[:, :num_parts] = share * weight_wK.T
         query_KAe = torch.zeros(num_parts, self.num_heads, head_width, device=self.seeds.device)
         query_KAe[:, :, :num_parts] = share * torch.eye(num_parts, device=self.seeds.device)[:, None]
         self.query.weight.copy_((torch.linalg.pinv(self.seeds.float()) @ query_KAe.flatten(1)).T)
