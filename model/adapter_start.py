@@ -56,7 +56,7 @@ def fit_adapter(model: E2LLM, texts: list[str], ridge: float, rarity: float) -> 
             adapter.fit_parts(*_single_tokens(model, ids_ML[some], mask_ML[some], part_ML[some]), ridge, PART_SHARPNESS)
         pooled_MKw = encoder.collect(ids_ML, mask_ML, adapter.pooled)
     pooled_Nw = pooled_MKw.float().flatten(0, 1)
-    return adapter.fit_projection(pooled_Nw, target_Nd, ridge=ridge, target_std=model.embedding_std)
+    return adapter.fit_projection(pooled_Nw, target_Nd, ridge)
 
 
 def encoder_parts(model: E2LLM, texts: list[str], num_positions: int) -> torch.Tensor:

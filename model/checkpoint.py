@@ -27,7 +27,8 @@ from utils.common_utils import UserError, atomic_folder, closest, read_json, sha
 if TYPE_CHECKING:
     from model.pro_model import E2LLM
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+"""2: the spread of the embeddings is a factor behind the projection (`Adapter.output_scale`), not in its weights."""
 CONFIG_FILE = "e2llm_config.json"
 ADAPTER_FILE = "adapter.safetensors"
 MANIFEST_FILE = "manifest.json"
@@ -111,7 +112,10 @@ def read_config(folder: Path) -> E2LLMConfig:
     content = read_json(folder / CONFIG_FILE)
     version = content.get("format_version")
     if version != FORMAT_VERSION:
-        raise UserError(f"{folder / CONFIG_FILE}: format_version={version}; this program reads {FORMAT_VERSION}")
+        raise UserError(
+            f"{folder / CONFIG_FILE}: format_version={version}; this program reads {FORMAT_VERSION}; "
+            "use the version of the program that wrote it, or train anew"
+        )
     known = [item.name for item in dataclasses.fields(E2LLMConfig)]
     for key in content["config"]:
         if key not in known:

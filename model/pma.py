@@ -96,17 +96,21 @@ class TokenFeedForward(nn.Module):
 class Adapter(nn.Module):
     """Map hidden states row by row if there is a `feed_forward_in`, `pool` them to K vectors, then `projection` to d.
 
-    A subclass defines `pool`. The projection starts so that its output has the spread of the decoder's own input
-    embeddings; `fit_projection` replaces this start by a closed-form one.
+    A subclass defines `pool`. The chunk tokens start with the spread of the decoder's own input embeddings;
+    `fit_projection` replaces this start by a closed-form one. That spread, 0.02 to 0.1 in common decoders, is a
+    constant factor behind the projection (`output_scale`) and not in its weights: AdamW's steps have the size of the
+    learning rate whatever the size of a weight, and would make something else of such small weights within a few
+    steps. The factor also brings the projection's gradient down to the size of the others'.
     """
 
     def __init__(self, width: int, decoder_width: int, num_chunk_tokens: int, embedding_std: float):
         super().__init__()
         self.num_chunk_tokens = num_chunk_tokens
         self.feed_forward_in: TokenFeedForward | None = None
+        self.output_scale = embedding_std
         self.projection = nn.Linear(width, decoder_width)
         # `pool` ends in a LayerNorm, so its output has unit variance and the projection's has w * std(weight)**2.
-        nn.init.normal_(self.projection.weight, std=embedding_std / width**0.5)
+        nn.init.normal_(self.projection.weight, std=width**-0.5)
         nn.init.zeros_(self.projection.bias)
 
     def pool(self, hidden_MLw: torch.Tensor, mask_ML: torch.Tensor) -> torch.Tensor:
@@ -120,7 +124,11 @@ class Adapter(nn.Module):
 
     def forward(self, hidden_MLh: torch.Tensor, mask_ML: torch.Tensor) -> torch.Tensor:
         """Return the chunk tokens [M, K, d]."""
-        return self.projection(self.pooled(hidden_MLh, mask_ML))
+        return self.project(self.pooled(hidden_MLh, mask_ML))
+
+    def project(self, pooled_MKw: torch.Tensor) -> torch.Tensor:
+        """Map what `pooled` returns to chunk tokens [M, K, d]."""
+        return self.projection(pooled_MKw) * self.output_scale
 
     def token_features(self, hidden_MLh: torch.Tensor) -> torch.Tensor:
         """Return what a closed-form start regresses on, [M, L, F]: `feed_forward_in.features`, or the hidden states."""
@@ -154,24 +162,22 @@ class Adapter(nn.Module):
         raise NotImplementedError
 
     @torch.no_grad()
-    def fit_projection(
-        self, pooled_Nw: torch.Tensor, target_Nd: torch.Tensor, ridge: float, target_std: float
-    ) -> float:
-        """Set the projection to the ridge regression of `target_Nd` on `pooled_Nw`, rescaled to spread `target_std`.
+    def fit_projection(self, pooled_Nw: torch.Tensor, target_Nd: torch.Tensor, ridge: float) -> float:
+        """Let `project` be the ridge regression of `target_Nd` on `pooled_Nw`, rescaled to the decoder's spread.
 
         Args:
             pooled_Nw: outputs of `pooled` for N pieces of text.
             target_Nd: what each should map to, e.g. the mean of the decoder's input embeddings of its tokens.
             ridge: as in `ridge_regression`.
-            target_std: standard deviation that the projection's output is rescaled to.
 
         Returns:
             The share of the targets' variance that the map explains before rescaling.
         """
         weight_wd, _, explained = ridge_regression(pooled_Nw, target_Nd, ridge)
-        scale = target_std / (pooled_Nw.double() @ weight_wd).std(0, correction=0).square().mean().sqrt()
-        self.projection.weight.copy_((weight_wd * scale).T)
-        self.projection.bias.copy_(target_Nd.double().mean(0) - (pooled_Nw.double().mean(0) @ weight_wd) * scale)
+        weight_wd /= (pooled_Nw.double() @ weight_wd).std(0, correction=0).square().mean().sqrt()
+        mean_d = target_Nd.double().mean(0) / self.output_scale
+        self.projection.weight.copy_(weight_wd.T)
+        self.projection.bias.copy_(mean_d - pooled_Nw.double().mean(0) @ weight_wd)
         return explained
 
 

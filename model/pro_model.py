@@ -65,8 +65,8 @@ class E2LLM(nn.Module):
         self._fingerprint: tuple[list, str] | None = None
         embeddings = decoder.get_input_embeddings().weight
         # Measured on a part of a large vocabulary: enough for a standard deviation.
-        self.embedding_std = embeddings[:20000].detach().float().std().item()
-        adapter = build_adapter(config, encoder.config.hidden_size, embeddings.shape[1], self.embedding_std)
+        embedding_std = embeddings[:20000].detach().float().std().item()
+        adapter = build_adapter(config, encoder.config.hidden_size, embeddings.shape[1], embedding_std)
         self.chunk_encoder = ChunkEncoder(
             encoder, adapter, compute.encoder_token_budget, compute.recompute_chunks, config.encoder_layers
         )

@@ -93,18 +93,32 @@ def test_projection_starts_at_the_spread_of_the_embeddings():
     assert tokens.std().item() == pytest.approx(0.07, rel=0.1)
 
 
+def test_a_step_of_the_optimizer_moves_the_chunk_tokens_alike_whatever_the_spread_of_the_embeddings():
+    moved = []
+    for embedding_std in (0.02, 0.5):
+        torch.manual_seed(0)
+        adapter = PMAdapter(96, 64, 1, embedding_std)
+        hidden, mask = torch.randn(50, 5, 96), torch.ones(50, 5, dtype=torch.bool)
+        before = adapter(hidden, mask)
+        before.square().sum().backward()
+        torch.optim.AdamW(adapter.parameters(), lr=1e-4, eps=0.0, weight_decay=0.0).step()
+        moved.append(((adapter(hidden, mask) - before).norm() / before.norm()).item())
+    assert moved[0] == pytest.approx(moved[1], rel=0.01)
+    assert moved[0] < 0.1
+
+
 def test_fit_projection_is_ridge_regression():
     torch.manual_seed(0)
-    adapter = PMAdapter(8, 6, 1, 0.1, num_heads=2)
+    adapter = PMAdapter(8, 6, 1, embedding_std=0.2, num_heads=2)
     pooled, target = torch.randn(300, 8) * torch.linspace(0.5, 4, 8) + 3, torch.randn(300, 6)
     target += pooled @ torch.randn(8, 6)
-    explained = adapter.fit_projection(pooled, target, ridge=0.05, target_std=0.2)
+    explained = adapter.fit_projection(pooled, target, ridge=0.05)
     centred, wanted = (pooled - pooled.mean(0)) / pooled.std(0), target - target.mean(0)
     # The same problem as least squares with the penalty as extra rows.
     stacked = torch.cat([centred, math.sqrt(0.05 * 300) * torch.eye(8)])
     solution = torch.linalg.lstsq(stacked, torch.cat([wanted, torch.zeros(8, 6)])).solution
     fitted = centred @ solution
-    output = adapter.projection(pooled)
+    output = adapter.project(pooled)
     scale = 0.2 / fitted.square().mean().sqrt()
     torch.testing.assert_close(output.mean(0), target.mean(0), atol=1e-4, rtol=0)
     torch.testing.assert_close(output - output.mean(0), fitted * scale, atol=1e-4, rtol=0)
@@ -139,9 +153,9 @@ def test_feed_forward_tells_more_words_apart_than_the_encoder_is_wide(width):
     plain, adapter = adapter_with(0, 0), adapter_with(128, width)
     both_layers = torch.cat([hidden, torch.randn_like(hidden)], dim=-1)
     with torch.no_grad():
-        linear = plain.fit_projection(plain.pooled(hidden, mask)[:, 0], target, 1e-3, 0.1)
+        linear = plain.fit_projection(plain.pooled(hidden, mask)[:, 0], target, 1e-3)
         adapter.feed_forward_in.fit(means(adapter, both_layers, mask), target, 1e-3)
-        fitted = adapter.fit_projection(adapter.pooled(both_layers, mask)[:, 0], target, 1e-3, 0.1)
+        fitted = adapter.fit_projection(adapter.pooled(both_layers, mask)[:, 0], target, 1e-3)
         tokens = adapter(both_layers, mask)
     assert linear < 0.5
     # Twelve directions hold about half of the variance of twenty-four.
@@ -181,7 +195,7 @@ def test_several_chunk_tokens_start_on_parts_of_their_own(feed_forward):
             adapter.feed_forward_in.fit(features.flatten(0, 1), target.flatten(0, 1), 1e-3, num_spare=3)
         adapter.fit_parts(adapter.token_features(hidden)[mask], part[mask], 1e-3, sharpness=12.0)
         pooled = adapter.pooled(hidden, mask)
-        explained = adapter.fit_projection(pooled.flatten(0, 1), target.flatten(0, 1), 1e-3, 0.1)
+        explained = adapter.fit_projection(pooled.flatten(0, 1), target.flatten(0, 1), 1e-3)
         # Another word in a part changes that part's chunk token and hardly the others.
         changed = hidden.clone()
         changed[:, 5, :37] = words[(ids[:, 5] + 1) % 30]
