@@ -97,6 +97,13 @@ def test_a_checkpoint_of_another_model_is_refused(model, saved, model_config, tm
         load_weights(wider, saved)
 
 
+def test_a_checkpoint_of_an_older_format_is_refused(saved):
+    path = saved / "e2llm_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"format_version": 1}))
+    with pytest.raises(UserError, match="format_version=1; this program reads 2; use the version of the program"):
+        E2LLM.from_pretrained(saved)
+
+
 def test_unknown_config_keys_are_refused(saved):
     content = json.loads((saved / "e2llm_config.json").read_text())
     content["config"]["chunk_sise"] = 3
