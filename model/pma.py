@@ -97,10 +97,10 @@ class Adapter(nn.Module):
     """Map hidden states row by row if there is a `feed_forward_in`, `pool` them to K vectors, then `projection` to d.
 
     A subclass defines `pool`. The chunk tokens start with the spread of the decoder's own input embeddings;
-    `fit_projection` replaces this start by a closed-form one. That spread, 0.02 to 0.1 in common decoders, is a
-    constant factor behind the projection (`output_scale`) and not in its weights: AdamW's steps have the size of the
-    learning rate whatever the size of a weight, and would make something else of such small weights within a few
-    steps. The factor also brings the projection's gradient down to the size of the others'.
+    `fit_projection` replaces this start by a closed-form one. That spread, 0.13 in SmolLM2, is a constant factor behind
+    the projection (`output_scale`) and not in its weights: AdamW's steps have the size of the learning rate whatever
+    the size of a weight, and would make something else of such small weights within a few steps. The factor also
+    brings the projection's gradient down to the size of the others'.
     """
 
     def __init__(self, width: int, decoder_width: int, num_chunk_tokens: int, embedding_std: float):
