@@ -84,7 +84,8 @@ class OptimConfig:
     encoder_learning_rate: float = 0.0
     """Peak learning rate of the encoder's LoRA; 0: `learning_rate`."""
     adapter_learning_rate: float = 1e-4
-    """Peak learning rate of the adapter."""
+    """Peak learning rate of the adapter. On the demo's models 1e-4 undoes what `adapter_init` has fitted, 1e-5 does not
+    (docs/training_notes.md)."""
     weight_decay: float = 0.01
     """AdamW's decay of weight matrices; norms, biases and seeds have none."""
     beta1: float = 0.9
