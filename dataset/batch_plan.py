@@ -24,6 +24,8 @@ import numpy as np
 from utils.common_utils import UserError
 
 Objective = Literal["understanding", "cued", "reasoning"]
+FARTHEST_OTHER_STEP, MOST_OTHER_STEPS = 1000, 50
+"""How far `BatchPlan.units_of_others` looks, and how many batches it plans for that."""
 
 
 class NoFittingPromptError(UserError):
@@ -105,6 +107,12 @@ class Unit:
     """Chunks to restate that prompts name by cues; 0: the window is restated as a whole."""
     cue_seed: int = 0
     """Decides which chunks, and by which cues."""
+
+    def overlaps(self, other: "Unit") -> bool:
+        """Whether both read one and the same chunk."""
+        if self.context != other.context:
+            return False
+        return max(self.first_chunk, other.first_chunk) < min(self.end_chunk, other.end_chunk)
 
 
 @dataclass(frozen=True)
@@ -213,6 +221,20 @@ class BatchPlan:
         epoch, units = self._windows(objective, stage_index, positions)
         num_prompts = self.stages[stage_index].cued_prompts if objective == "cued" else 1
         return PlannedBatch(step, objective, epoch, tuple(units), num_prompts)
+
+    def units_of_others(self, step: int) -> list[Unit]:
+        """Return units of the nearest step with the same objective, those that share no chunk with this step's.
+
+        They are the same in every process, and wherever a run was resumed; empty if the steps near have no such units.
+        """
+        objective, own = self.objective(step), self.batch(step).units
+        near = (step + sign * distance for distance in range(1, FARTHEST_OTHER_STEP + 1) for sign in (-1, 1))
+        same = (other for other in near if other >= 0 and self.objective(other) == objective)
+        for other in itertools.islice(same, MOST_OTHER_STEPS):
+            units = [unit for unit in self.batch(other).units if not any(unit.overlaps(mine) for mine in own)]
+            if units:
+                return units
+        return []
 
     def steps_in_epoch(self, objective: Objective) -> int:
         """Return how many steps of an objective the first stage takes to go through its units once."""

@@ -1,8 +1,9 @@
 """The training data by step: a store, a batch plan and two tokenizers give what a process trains on at step t."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+import torch
 from torch.utils.data import Dataset
 
 from dataset.batch_plan import BatchPlan, Objective, Unit
@@ -10,7 +11,7 @@ from dataset.collator import DecoderRow, MicroBatch, TokenizedUnit, collate
 from dataset.cues import choose_cues
 from dataset.store import ChunkStore
 from utils.common_utils import UserError
-from utils.tokenization import ChunkTokenizer, PromptFormatter
+from utils.tokenization import ChunkTokenizer, PromptFormatter, pad_chunks
 
 
 class NoRoomError(UserError):
@@ -99,8 +100,7 @@ class StepDataset(Dataset):
     def __getitem__(self, step: int) -> StepData:
         batch = self.plan.batch(step)
         counts = {"truncated_answers": 0, "trimmed_contexts": 0, "split_chunks": 0, "ambiguous_cues": 0}
-        by_size = sorted(batch.units, key=lambda unit: unit.first_chunk - unit.end_chunk)
-        mine = [self._tokenize(unit, counts) for unit in by_size[self.process_index :: self.num_processes]]
+        mine = [self._tokenize(unit, counts) for unit in self._share(batch.units)]
         mine.sort(key=lambda unit: unit.length(self.limits.num_chunk_tokens, self.pack))
         units_at_once = max(1, self.micro_batch_size // batch.prompts_per_unit)
         micro_batches = [
@@ -114,6 +114,29 @@ class StepDataset(Dataset):
             for start in range(0, len(mine), units_at_once)
         ]
         return StepData(step, batch.objective, batch.epoch, micro_batches, counts)
+
+    def chunks_of_others(self, step: int) -> dict[str, torch.Tensor] | None:
+        """Return chunks that a step does not read, to see what its loss is worth without its own.
+
+        They are what this process reads at a near step of the same objective, and so of about the same number.
+
+        Returns:
+            `chunk_ids`, `chunk_mask` [M, L]; None, then in all processes, where the steps near read the same chunks.
+        """
+        units = self.plan.units_of_others(step)
+        if not units:
+            return None
+        chunks = []
+        for unit in self._share(units) or units[:1]:
+            chunks += self.store.context_chunks(unit.context, unit.first_chunk, unit.end_chunk)
+        piece_ids, _ = self.chunk_tokenizer(chunks)
+        chunk_ids_ML, chunk_mask_ML = pad_chunks(piece_ids, self.chunk_tokenizer.tokenizer.pad_token_id)
+        return {"chunk_ids": chunk_ids_ML, "chunk_mask": chunk_mask_ML}
+
+    def _share(self, units: Sequence[Unit]) -> list[Unit]:
+        """Return those of a global batch's units that fall to this process."""
+        by_size = sorted(units, key=lambda unit: unit.first_chunk - unit.end_chunk)
+        return by_size[self.process_index :: self.num_processes]
 
     def _tokenize(self, unit: Unit, counts: dict[str, int]) -> TokenizedUnit:
         chunks = self.store.context_chunks(unit.context, unit.first_chunk, unit.end_chunk)

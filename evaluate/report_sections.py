@@ -141,13 +141,18 @@ def training_section(curves: Mapping[tuple[str, str], Curve], plot: str) -> str:
                 continue
             losses = list(curve.points.values())
             best = min(curve.points, key=curve.points.__getitem__, default=None)
-            shuffled = list(curve.shuffled_points.values())
+            shuffled, gaps = (list(points.values()) for points in (curve.shuffled_points, curve.gap_points))
             ends = [f"{values[index]:.3f}" if values else None for values, index in ((losses, 0), (losses, -1))]
             lowest = None if best is None else f"{curve.points[best]:.3f} (step {best})"
-            rows.append([objective, split, *ends, lowest, f"{shuffled[-1]:.3f}" if shuffled else None])
-    header = ["objective", "split", "first loss", "last loss", "lowest loss", "last loss, shuffled"]
-    table = markdown_table(header, rows, right=range(2, 6))
-    return f"## Training\n\n{table}\nLosses in nats a token.\n\n![training and validation loss by step]({plot})\n"
+            exchanged = [f"{shuffled[-1]:.3f}" if shuffled else None, f"{gaps[-1]:+.3f}" if gaps else None]
+            rows.append([objective, split, *ends, lowest, *exchanged])
+    header = ["objective", "split", "first loss", "last loss", "lowest loss", "last loss, shuffled", "gap"]
+    table = markdown_table(header, rows, right=range(2, 7))
+    return (
+        f"## Training\n\n{table}\nLosses in nats a token. *Shuffled* is under the chunk tokens of other contexts, in"
+        " training of a single step; the *gap* is to the loss of the same batches under their own.\n\n"
+        f"![training and validation loss by step]({plot})\n"
+    )
 
 
 def generation_section(predictions: Sequence[Mapping]) -> str:

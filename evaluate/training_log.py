@@ -7,6 +7,7 @@ from pathlib import Path
 from utils.common_utils import read_jsonl
 
 OBJECTIVES = ("understanding", "cued", "reasoning")
+LOGGED_AS = {"points": "loss", "shuffled_points": "shuffled_loss", "gap_points": "shuffled_gap"}
 
 
 @dataclass
@@ -17,6 +18,8 @@ class Curve:
     """Step -> loss."""
     shuffled_points: dict[int, float] = field(default_factory=dict)
     """Step -> loss on the same text under another context's chunk tokens, where it was measured."""
+    gap_points: dict[int, float] = field(default_factory=dict)
+    """Step -> how much higher that is than the loss of the same batches under their own."""
 
 
 def read_training_curves(path: Path) -> dict[tuple[str, str], Curve]:
@@ -34,12 +37,12 @@ def read_training_curves(path: Path) -> dict[tuple[str, str], Curve]:
         if not isinstance(step, int) or key[0] not in ("train", "validation") or key[1] not in OBJECTIVES:
             continue
         curve = curves.setdefault(key, Curve())
-        for name, points in (("loss", curve.points), ("shuffled_loss", curve.shuffled_points)):
-            if _is_finite_number(record.get(name)):
-                points[step] = float(record[name])
+        for name, points in vars(curve).items():
+            if _is_finite_number(record.get(LOGGED_AS[name])):
+                points[step] = float(record[LOGGED_AS[name]])
     for curve in curves.values():
-        curve.points = dict(sorted(curve.points.items()))
-        curve.shuffled_points = dict(sorted(curve.shuffled_points.items()))
+        for name, points in vars(curve).items():
+            setattr(curve, name, dict(sorted(points.items())))
     return {key: curve for key, curve in curves.items() if curve.points or curve.shuffled_points}
 
 

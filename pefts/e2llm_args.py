@@ -123,8 +123,8 @@ class LoggingConfig:
     every: int = 10
     """Steps between two lines of the training log."""
     shuffled_loss: bool = True
-    """Once between two lines of the log compute a step's loss under shuffled chunk tokens too: where it equals the
-    loss, the decoder does not read them."""
+    """Once between two lines of the log compute a step's loss under the chunk tokens of other contexts too: where the
+    gap between the two is zero, the decoder does not read them."""
     tensorboard: bool = True
     """Write TensorBoard files."""
     wandb_project: str | None = None

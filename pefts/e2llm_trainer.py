@@ -185,7 +185,7 @@ class Trainer:
         # Where weights are sharded, all processes must run the model as often: this is the same in all of them.
         if self.config.logging.shuffled_loss and data.objective not in self.window.sums:
             seed_step(self.config.seed, data.step, self.accelerator.process_index)
-            self._add_shuffled(micro_batches, sums)
+            self._add_shuffled(self.train_data, data.step, micro_batches, sums)
 
         seed_step(self.config.seed, data.step, self.accelerator.process_index)
         bad_examples = []
@@ -202,6 +202,8 @@ class Trainer:
             if not math.isfinite(loss_sum):
                 bad_examples += batch.example_ids
         self._check_finite("loss", sums.loss, data, bad_examples)
+        if sums.shuffled_labels:
+            sums.unshuffled_loss = sums.loss
         with self.clock.phase("optimizer"):
             grad_norm = self.engine.clip_gradients()
             example_ids = [example_id for batch in micro_batches for example_id in batch.example_ids]
@@ -236,31 +238,30 @@ class Trainer:
                 if self.stop.reached_any():
                     return None
                 micro_batches = [batch.to(self.accelerator.device) for batch in data.micro_batches]
+                of_step = Sums(labels=sum(batch.num_labels for batch in micro_batches))
                 for batch in micro_batches:
                     output = self.engine.module(batch.tensors)
-                    sums.loss += output.loss_sum.item()
-                    sums.correct += int(output.num_correct)
-                    sums.labels += batch.num_labels
-                self._add_shuffled(micro_batches, sums)
+                    of_step.loss += output.loss_sum.item()
+                    of_step.correct += int(output.num_correct)
+                self._add_shuffled(dataset, data.step, micro_batches, of_step)
+                if of_step.shuffled_labels:
+                    of_step.unshuffled_loss = of_step.loss
+                sums.add(of_step)
             results[objective] = self._reduced(sums)
         return results
 
     @torch.no_grad()
-    def _add_shuffled(self, micro_batches: list[MicroBatch], sums: Sums) -> None:
-        """Add the loss under the chunk tokens of the micro-batch before: one may hold the chunks of a single unit."""
-        for index, batch in enumerate(micro_batches):
-            num_chunks = len(batch.tensors["chunk_ids"])
-            if len(micro_batches) > 1:
-                other = micro_batches[index - 1].tensors
-                chosen = torch.arange(num_chunks, device=other["chunk_ids"].device) % len(other["chunk_ids"])
-                shuffled = batch.tensors | {key: other[key][chosen] for key in ("chunk_ids", "chunk_mask")}
-                output = self.engine.module(shuffled)
-            else:
-                # Run for a single chunk as well: where weights are sharded, all processes must run the model as often.
-                output = self.engine.module(batch.tensors, shuffle_chunk_tokens=True)
-            if len(micro_batches) > 1 or num_chunks > 1:
-                sums.shuffled_loss += output.loss_sum.item()
-                sums.shuffled_labels += batch.num_labels
+    def _add_shuffled(self, dataset: StepDataset, step: int, micro_batches: list[MicroBatch], sums: Sums) -> None:
+        """Add the loss under the chunk tokens of other contexts, if there are any."""
+        others = dataset.chunks_of_others(step)
+        if others is None:
+            return
+        for batch in micro_batches:
+            # Taken again from the first on where there are not enough.
+            chosen = torch.arange(len(batch.tensors["chunk_ids"])) % len(others["chunk_ids"])
+            exchanged = {key: tensor[chosen].to(self.accelerator.device) for key, tensor in others.items()}
+            sums.shuffled_loss += self.engine.module(batch.tensors | exchanged).loss_sum.item()
+            sums.shuffled_labels += batch.num_labels
 
     def _check_finite(self, what: str, value: float, data: StepData, bad_examples: list[str]) -> None:
         """Raise in all processes if any of them names examples; `value` is what they came to here."""

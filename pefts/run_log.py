@@ -58,7 +58,10 @@ class Sums:
     correct: int = 0
     labels: int = 0
     shuffled_loss: float = 0.0
+    """Loss under chunk tokens of other contexts, of some of the steps."""
     shuffled_labels: int = 0
+    unshuffled_loss: float = 0.0
+    """Loss of the same steps under their own."""
     context_tokens: int = 0
     decoder_tokens: int = 0
     seconds: float = 0.0
@@ -83,6 +86,7 @@ class Sums:
         values = {"loss": self.loss / max(1, self.labels), "token_accuracy": self.correct / max(1, self.labels)}
         if self.shuffled_labels:
             values["shuffled_loss"] = self.shuffled_loss / self.shuffled_labels
+            values["shuffled_gap"] = (self.shuffled_loss - self.unshuffled_loss) / self.shuffled_labels
         if self.seconds:
             values["context_tokens_per_second"] = self.context_tokens / self.seconds
             values["decoder_tokens_per_second"] = self.decoder_tokens / self.seconds

@@ -114,6 +114,28 @@ def test_without_cues_nothing_changes():
     assert make_plan([Stage(cued_prompts=9, max_cued_chunks=9, max_window_chunks=3)]).batch(0).units == units
 
 
+@pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
+def test_the_units_of_others_share_no_chunk_with_the_step(share):
+    plan = make_plan([Stage(reasoning_share=share, max_window_chunks=3)], reasoning_batch_size=2)
+    for step in range(20):
+        own = {
+            (unit.context, chunk)
+            for unit in plan.batch(step).units
+            for chunk in range(unit.first_chunk, unit.end_chunk)
+        }
+        others = plan.units_of_others(step)
+        assert others == make_plan(plan.stages, reasoning_batch_size=2).units_of_others(step)
+        assert others
+        for unit in others:
+            assert own.isdisjoint((unit.context, chunk) for chunk in range(unit.first_chunk, unit.end_chunk))
+            assert bool(unit.examples) == (plan.objective(step) == "reasoning")
+
+
+def test_where_all_steps_read_the_same_there_are_no_others():
+    plan = BatchPlan(np.array([2]), np.array([0, 0]), [Stage(reasoning_share=1.0)], 0, 1, 1)
+    assert plan.units_of_others(0) == []
+
+
 def test_stages_follow_each_other():
     stages = [
         Stage(steps=3, reasoning_share=0.0, max_window_chunks=1),

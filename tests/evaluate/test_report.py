@@ -51,6 +51,7 @@ def run(tmp_path):
     """A run folder with a training log and an evaluation of two tasks; returns the folder of the evaluation."""
     log = [
         {"step": step, "split": split, "objective": "reasoning", "loss": 3.0 - step / 10, "shuffled_loss": 3.5}
+        | {"shuffled_gap": 0.75}
         for step in (1, 2)
         for split in ("train", "validation")
     ]
@@ -101,7 +102,13 @@ def test_every_section_holds_its_figures(run):
     assert row(reconstruction, "all") == ["3.000", "4.250", "+1.250", "50.0", "640"]
     assert row(reconstruction, "2")[2] == "+1.500"
     assert row(section(text, "Compression"), "demo", "all") == ["12", "375.0", "3.8", "100.0"]
-    assert row(section(text, "Training"), "reasoning", "validation") == ["2.900", "2.800", "2.800 (step 2)", "3.500"]
+    assert row(section(text, "Training"), "reasoning", "validation") == [
+        "2.900",
+        "2.800",
+        "2.800 (step 2)",
+        "3.500",
+        "+0.750",
+    ]
     generation = section(text, "Generation")
     assert row(generation, "demo", "model")[:3] == ["12", "4", "1"]
     assert row(generation, "sum/val", "model")[:4] == ["5", "0", "–", "0"]

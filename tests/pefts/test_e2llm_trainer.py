@@ -45,37 +45,53 @@ def test_micro_batches_change_nothing_but_memory(make_config):
     assert whole[0]["loss"] != pytest.approx(whole[2]["loss"], rel=1e-2)
 
 
-@pytest.mark.parametrize("micro_batch_size", ["1", "4"])
-def test_shuffled_loss_gives_every_unit_the_chunks_of_another(make_config, monkeypatch, micro_batch_size):
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("--data.micro_batch_size", "1"),
+        ("--data.micro_batch_size", "4"),
+        ("--data.stages", '[{"reasoning_share": 1.0}]', "--data.reasoning_batch_size", "1"),
+        ("--data.stages", '[{"reasoning_share": 1.0}]', "--data.prompts_per_context", "2"),
+    ],
+)
+def test_the_shuffled_loss_is_that_of_chunks_the_step_does_not_read(make_config, monkeypatch, arguments):
+    """Also where a step reads a single context: its own chunks in another order would tell as much."""
     stage = '[{"reasoning_share": 0.0, "min_window_chunks": 2, "max_window_chunks": 2}]'
-    arguments = ("--data.micro_batch_size", micro_batch_size, "--data.stages", stage)
-    trainer = trainer_of(make_config(*arguments, *NO_DROPOUT))
-    data = trainer.train_data[0]
-    own = [row for batch in data.micro_batches for row in chunks_of_rows(batch.tensors)]
+    trainer = trainer_of(make_config("--data.stages", stage, *arguments, *NO_DROPOUT))
+    dataset, data = trainer.train_data, trainer.train_data[0]
     read = []
     forward = trainer.engine.module.forward
-
-    def spy(tensors, shuffle_chunk_tokens=False):
-        rows = chunks_of_rows(tensors, roll=len(tensors["chunk_ids"]) // 2 if shuffle_chunk_tokens else 0)
-        read.extend(rows)
-        return forward(tensors, shuffle_chunk_tokens)
-
-    monkeypatch.setattr(trainer.engine.module, "forward", spy)
+    monkeypatch.setattr(trainer.engine.module, "forward", lambda tensors: read.append(tensors) or forward(tensors))
     sums = Sums()
-    trainer._add_shuffled(data.micro_batches, sums)
-    assert len(read) == len(own) == 4
+    trainer._add_shuffled(dataset, 0, data.micro_batches, sums)
     assert sums.shuffled_labels == sum(batch.num_labels for batch in data.micro_batches)
-    for before, after in zip(own, read, strict=True):
-        assert set(before) != set(after)
+    assert len(read) == len(data.micro_batches)
+    own = set()
+    for unit in dataset.plan.batch(0).units:
+        chunks = dataset.store.context_chunks(unit.context, unit.first_chunk, unit.end_chunk)
+        own |= set(map(tuple, dataset.chunk_tokenizer(chunks)[0]))
+    for tensors, batch in zip(read, data.micro_batches, strict=True):
+        assert len(tensors["chunk_ids"]) == len(batch.tensors["chunk_ids"])
+        assert own.isdisjoint(chunks_of(tensors))
+        assert own >= chunks_of(batch.tensors)
+
+
+def test_without_another_context_there_is_no_shuffled_loss(make_config, tmp_path):
+    lonely = write_store(tmp_path / "store", town_records(1))
+    trainer = trainer_of(make_config("--data.train", json.dumps([str(lonely)])))
+    sums, _, _ = trainer.train_step(trainer.train_data[0])
+    assert "shuffled_loss" not in sums.metrics()
 
 
 def test_the_shuffled_loss_is_of_the_same_weights(make_config):
     trainer = trainer_of(make_config(*NO_DROPOUT))
     data, expected = trainer.train_data[0], Sums()
-    trainer._add_shuffled(data.micro_batches, expected)
+    trainer._add_shuffled(trainer.train_data, 0, data.micro_batches, expected)
     sums, _, _ = trainer.train_step(data)
     assert sums.shuffled_loss == pytest.approx(expected.shuffled_loss, rel=1e-6)
-    assert sums.shuffled_loss != sums.loss
+    assert sums.unshuffled_loss == sums.loss != sums.shuffled_loss
+    gap = (sums.shuffled_loss - sums.loss) / sums.labels
+    assert sums.metrics()["shuffled_gap"] == pytest.approx(gap)
     trainer.window.of(data.objective).add(sums)
     again, _, _ = trainer.train_step(trainer.train_data[2])
     assert again.shuffled_labels == 0, "once between two log lines"
@@ -98,14 +114,10 @@ def test_the_shuffled_loss_can_be_left_out(make_config):
     assert "shuffled_loss" not in sums.metrics()
 
 
-def chunks_of_rows(tensors: dict, roll: int = 0) -> list[list[tuple]]:
-    """The token ids of the chunks that each decoder row reads."""
-    chunks = [
-        tuple(ids[mask.bool()].tolist())
-        for ids, mask in zip(tensors["chunk_ids"].roll(roll, 0), tensors["chunk_mask"].roll(roll, 0), strict=True)
-    ]
-    per_row = torch.split(tensors["slot_source"], tensors["slot_mask"].sum(1).tolist())
-    return [[chunks[source] for source in sources.tolist()] for sources in per_row]
+def chunks_of(tensors: dict) -> set[tuple[int, ...]]:
+    """The token ids of the chunks that a micro-batch reads."""
+    pairs = zip(tensors["chunk_ids"], tensors["chunk_mask"], strict=True)
+    return {tuple(ids[mask.bool()].tolist()) for ids, mask in pairs}
 
 
 def test_steps_are_seeded_apart():
@@ -306,17 +318,12 @@ def test_processes_run_the_model_equally_often(make_config):
         assert one == other >= 1
     calls = []
     trainer.engine.module.register_forward_hook(lambda *_: calls.append(1))
-    for num_chunks in (1, 2):
-        batch = next(
-            batch
-            for step in range(7)
-            for batch in trainer.train_data[step].micro_batches
-            if len(batch.tensors["chunk_ids"]) == num_chunks
-        )
-        sums = Sums()
-        trainer._add_shuffled([batch], sums)
-        assert (sums.shuffled_labels > 0) == (num_chunks > 1), "a single chunk has no other to be taken for"
-    assert len(calls) == 2
+    for step in range(7):
+        # Whether there are chunks of others is decided on the global batch.
+        assert len({share.chunks_of_others(step) is None for share in shares}) == 1
+        trainer._add_shuffled(shares[1], step, shares[1][step].micro_batches, Sums())
+        assert len(calls) == len(shares[1][step].micro_batches)
+        calls.clear()
 
 
 def test_the_parts_of_a_step_are_timed(make_config):

@@ -25,11 +25,16 @@ from utils.common_utils import UserError
 
 def test_sums_are_weighted_by_tokens():
     sums = Sums(loss=6.0, correct=1, labels=2, context_tokens=30, decoder_tokens=10, seconds=2.0)
-    sums.add(Sums(loss=1.0, correct=3, labels=8, shuffled_loss=4.0, shuffled_labels=2, trimmed_contexts=1))
+    sums.add(
+        Sums(
+            loss=1.0, correct=3, labels=8, shuffled_loss=4.0, shuffled_labels=2, unshuffled_loss=1.0, trimmed_contexts=1
+        )
+    )
     assert sums.metrics() == {
         "loss": 0.7,
         "token_accuracy": 0.4,
         "shuffled_loss": 2.0,
+        "shuffled_gap": 1.5,
         "context_tokens_per_second": 15.0,
         "decoder_tokens_per_second": 5.0,
         "trimmed_contexts": 1,
