@@ -34,7 +34,7 @@ demo: $(OUT)/eval/report.md
 
 # One stamp for the three files, as they are whole only together.
 $(DATA)/.generated: | $(INSTALLED)
-	$(RUN) preprocess/generate_demo_data.py --output_dir $(@D) $(DEMO_DATA_OPTIONS)
+	$(RUN) preprocess/generate_demo_data.py --output_dir $(@D) --overwrite $(DEMO_DATA_OPTIONS)
 	@touch $@
 
 $(DATA)/store/%/manifest.json: $(DATA)/.generated
@@ -66,10 +66,10 @@ $(LONG)/.lengths: FORCE
 		echo "$(LENGTHS) $(LONG_LENGTHS) $(RULER_LENGTHS)" > $@
 
 $(LONG)/needle.jsonl: $(LONG)/.lengths | $(INSTALLED)
-	$(RUN) preprocess/generate_needle.py --output $@ --lengths $(LENGTHS) --depths 0,50,100 --tokenizer $(DECODER)
+	$(RUN) preprocess/generate_needle.py --output $@ --overwrite --lengths $(LENGTHS) --depths 0,50,100 --tokenizer $(DECODER)
 
 $(LONG)/needle_long.jsonl: $(LONG)/.lengths | $(INSTALLED)
-	$(RUN) preprocess/generate_needle.py --output $@ --lengths $(LONG_LENGTHS) --depths 25,75 --tokenizer $(DECODER)
+	$(RUN) preprocess/generate_needle.py --output $@ --overwrite --lengths $(LONG_LENGTHS) --depths 25,75 --tokenizer $(DECODER)
 
 $(LONG)/ruler/.generated: $(LONG)/.lengths | $(INSTALLED)
 	rm -rf $(@D)

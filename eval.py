@@ -22,10 +22,12 @@ from evaluate.predictions import read_predictions
 from evaluate.report import write_evaluation
 from evaluate.report_diagnostics import summarise_diagnostics
 from evaluate.scoring import METRICS
+from model.checkpoint import read_config
 from model.pro_model import E2LLM
 from pefts.diagnostics import attend_to_chunks, restate_chunks
 from pefts.e2llm_evaluator import Evaluator
 from pefts.eval_args import EvalConfig
+from pefts.eval_questions import check_files
 from pefts.reconstruction import measure_reconstruction
 from pefts.run_log import METRICS_FILE, set_up_logging
 from utils.common_utils import run_cli
@@ -42,6 +44,7 @@ def main() -> None:
     transformers_logging.disable_progress_bar()
     for task in config.tasks:
         choose_metrics(task.metrics, METRICS)
+    check_files(config, read_config(Path(config.checkpoint)))
     with state.local_main_process_first():  # who comes first converts a GGUF, the others find it converted
         model = E2LLM.from_pretrained(config.checkpoint, config.compute, state.device)
     run_info = describe_run(config, model, state.num_processes)

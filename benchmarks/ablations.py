@@ -94,8 +94,8 @@ class Run:
 
     @property
     def is_begun(self) -> bool:
-        """Whether a checkpoint is there, from which the training would go on."""
-        return (self.folder / "checkpoints/latest").exists()
+        """Whether a checkpoint is there, from which the training would go on, or the scores of a finished run."""
+        return (self.folder / "checkpoints/latest").exists() or self.is_done
 
     @property
     def is_trained(self) -> bool:

@@ -68,7 +68,8 @@ def shorten(config: Mapping, num_steps: int) -> dict:
     counts += [(result.get("checkpoint", {}), key) for key in ("save_every", "validate_every")]
     for options, key in counts:
         if key in options:
-            options[key] = max(1, round(options[key] * factor))
+            least = 0 if key == "num_warmup_steps" else 1
+            options[key] = max(least, round(options[key] * factor))
     if "num_warmup_steps" in result.get("optim", {}):
         # Rounding must not make a warm-up as long as the training, which is refused.
         result["optim"]["num_warmup_steps"] = min(result["optim"]["num_warmup_steps"], num_steps - 1)

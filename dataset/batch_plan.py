@@ -64,16 +64,16 @@ class Stage:
                 raise UserError(f"data.stages: {key}={getattr(self, key)} must lie between 0 and 1")
         if self.cued_prompts < 1:
             raise UserError(f"data.stages: cued_prompts={self.cued_prompts} must be at least 1")
+        if not 1 <= self.min_window_chunks <= self.max_window_chunks:
+            raise UserError(
+                f"data.stages: min_window_chunks={self.min_window_chunks} must be at least 1 and at most "
+                f"max_window_chunks={self.max_window_chunks}"
+            )
         least, most = self.window_limits("cued")
         if not 1 <= least <= most:
             raise UserError(
                 f"data.stages: min_cued_chunks={self.min_cued_chunks} and max_cued_chunks={self.max_cued_chunks} make "
                 f"windows of {least} to {most} chunks (0 stands for min_window_chunks and max_window_chunks)"
-            )
-        if not 1 <= self.min_window_chunks <= self.max_window_chunks:
-            raise UserError(
-                f"data.stages: min_window_chunks={self.min_window_chunks} must be at least 1 and at most "
-                f"max_window_chunks={self.max_window_chunks}"
             )
         if self.steps < 0:
             raise UserError(f"data.stages: steps={self.steps} must not be negative")
@@ -235,6 +235,13 @@ class BatchPlan:
             if units:
                 return units
         return []
+
+    def examples_answered(self) -> np.ndarray:
+        """Return the examples that a stage answers if it lasts long enough, in ascending order."""
+        stages = [index for index, stage in enumerate(self.stages) if stage.reasoning_share > 0]
+        contexts = np.unique(np.concatenate([self._groups(index)[0] for index in stages] or [np.zeros(0, np.int64)]))
+        spans = [np.arange(*self.example_offsets[context : context + 2]) for context in contexts.tolist()]
+        return np.sort(self.examples_by_context[np.concatenate(spans)]) if spans else np.zeros(0, np.int64)
 
     def steps_in_epoch(self, objective: Objective) -> int:
         """Return how many steps of an objective the first stage takes to go through its units once."""

@@ -1,10 +1,13 @@
 """The training data by step: a store, a batch plan and two tokenizers give what a process trains on at step t."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
 import torch
 from torch.utils.data import Dataset
+from tqdm import tqdm
 
 from dataset.batch_plan import BatchPlan, Objective, Unit
 from dataset.collator import DecoderRow, MicroBatch, TokenizedUnit, collate
@@ -12,6 +15,11 @@ from dataset.cues import choose_cues
 from dataset.store import ChunkStore
 from utils.common_utils import UserError
 from utils.tokenization import ChunkTokenizer, PromptFormatter, pad_chunks
+
+SEAM_TOKENS = 16
+"""Bound on the tokens that a prompt has more in its template than the two have apart."""
+MANY_PROMPTS = 1000
+"""From so many on, checking them shows its progress."""
 
 
 class NoRoomError(UserError):
@@ -133,6 +141,24 @@ class StepDataset(Dataset):
         chunk_ids_ML, chunk_mask_ML = pad_chunks(piece_ids, self.chunk_tokenizer.tokenizer.pad_token_id)
         return {"chunk_ids": chunk_ids_ML, "chunk_mask": chunk_mask_ML}
 
+    def check_examples(self) -> None:
+        """Find the examples that could not be trained on now, and not at their own step, hours into the run.
+
+        Raises:
+            UserError: an example has no answer.
+            NoRoomError: a prompt leaves no room for a chunk.
+        """
+        answered = self.plan.examples_answered()
+        unanswered = answered[self.store.num_answers[answered] == 0]
+        prompts = [self.formatter.prompt_ids(template) for template in self.templates.values()]
+        template_tokens = max(len(prompt.prefix_ids) + len(prompt.suffix_ids) for prompt in prompts)
+        # No token stands for less than a byte, but for a few where texts are joined.
+        most_tokens = self.store.prompt_bytes[answered] + template_tokens + SEAM_TOKENS + self.limits.max_answer_tokens
+        is_long = most_tokens + self.limits.num_chunk_tokens > self.limits.decoder_window
+        doubtful = np.concatenate([unanswered[:1], answered[is_long]]).tolist()
+        for index in tqdm(doubtful, "checking long prompts", leave=False, disable=len(doubtful) < MANY_PROMPTS):
+            self._room(self._reasoning_row(index, Counter()))
+
     def _share(self, units: Sequence[Unit]) -> list[Unit]:
         """Return those of a global batch's units that fall to this process."""
         by_size = sorted(units, key=lambda unit: unit.first_chunk - unit.end_chunk)
@@ -189,13 +215,23 @@ class StepDataset(Dataset):
 
     def _fit(self, piece_ids: list[list[int]], rows: list[DecoderRow], counts: dict[str, int]) -> list[list[int]]:
         """Leave out the last chunks of a context that the decoder's window has no place for."""
-        longest = max(rows, key=lambda row: row.length(0))
-        room = (self.limits.decoder_window - longest.length(0)) // self.limits.num_chunk_tokens
-        if room < 1:
-            raise NoRoomError(
-                f"{longest.example_id}: its prompt and answer take {longest.length(0)} decoder tokens and leave no "
-                f"room for a chunk in a window of {self.limits.decoder_window}; lower data.max_answer_tokens"
-            )
+        room = min(self._room(row) for row in rows)
         if len(piece_ids) > room:
             counts["trimmed_contexts"] += 1
         return piece_ids[:room]
+
+    def _room(self, row: DecoderRow) -> int:
+        """Return how many chunks the decoder's window holds beside a row's prompt and answer."""
+        window, num_chunk_tokens = self.limits.decoder_window, self.limits.num_chunk_tokens
+        room = (window - row.length(0)) // num_chunk_tokens
+        if room >= 1:
+            return room
+        num_prompt_tokens = row.length(0) - len(row.answer_ids)
+        most = window - num_chunk_tokens - num_prompt_tokens
+        advice = f"lower data.max_answer_tokens to {most} or less"
+        if most < 1:
+            advice = "shorten the prompt or its template, or leave the example out of the data"
+        raise NoRoomError(
+            f"{row.example_id}: its prompt of {num_prompt_tokens} and answer of {len(row.answer_ids)} decoder tokens "
+            f"leave no room for a chunk in a window of {window}; {advice}"
+        )

@@ -15,12 +15,13 @@ import itertools
 import json
 import logging
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from tqdm import tqdm
 
 from utils.common_utils import UserError, read_json, sha256_file
@@ -204,6 +205,20 @@ class ChunkStore:
         return np.concatenate(rows) if rows else np.zeros(0, dtype=np.int64)
 
     @functools.cached_property
+    def prompt_bytes(self) -> np.ndarray:
+        """Length of every example's prompt in bytes of UTF-8, int64 [num_examples]."""
+        return self._of_examples(lambda batch: pc.binary_length(batch.column("prompt")))
+
+    @functools.cached_property
+    def num_answers(self) -> np.ndarray:
+        """Answers of every example, int64 [num_examples]."""
+        return self._of_examples(lambda batch: pc.list_value_length(batch.column("answers")))
+
+    def _of_examples(self, measure: Callable[[pa.RecordBatch], pa.Array]) -> np.ndarray:
+        values = [measure(batch).to_numpy(zero_copy_only=False) for file in self._examples for batch in file.batches]
+        return np.concatenate(values, dtype=np.int64) if values else np.zeros(0, dtype=np.int64)
+
+    @functools.cached_property
     def tasks(self) -> set[str]:
         """The tasks of the examples; those without one have the empty string."""
         columns = (batch.column("task") for file in self._examples for batch in file.batches)
@@ -311,6 +326,23 @@ class ChunkStore:
                 raise UserError(f"stores with different {name} cannot be mixed: {listed}; chunk them alike")
         options = self.manifests[0]["options"]
         return options["chunk_size"], options["chunk_overlap"]
+
+
+def check_store_paths(paths: Sequence[str], key: str, chunk_size: int, chunk_overlap: int) -> None:
+    """Refuse what cannot be a store because it is no folder.
+
+    Args:
+        key: the option that names the paths, for messages.
+        chunk_size, chunk_overlap: what the stores are to be chunked with.
+    """
+    for path in paths:
+        if Path(path).is_dir():
+            continue
+        what, source = ("a file; chunk it first", path) if Path(path).is_file() else ("no such folder", "FILE.jsonl")
+        raise UserError(
+            f"{key}={path!r}: {what}: python preprocess/preshuffle_data_and_chunk.py --input {source} "
+            f"--output_dir STORE --chunk_size {chunk_size} --chunk_overlap {chunk_overlap}"
+        )
 
 
 def _reopen(folders: list[Path], fingerprint: str) -> ChunkStore:

@@ -61,6 +61,10 @@ def run_metrics(arguments: argparse.Namespace) -> None:
         predictions_by_part.setdefault((record["task"], record["mode"]), []).append(record)
     if not predictions_by_part:
         raise UserError(f"{arguments.predictions}: holds no prediction")
+    everything = [record for predictions in predictions_by_part.values() for record in predictions]
+    for field in arguments.by:
+        if all(field_value(record, field) is None for record in everything):
+            raise UserError(f"--by {field}: no prediction in {arguments.predictions} has this field")
     results = []
     for (task, mode), predictions in predictions_by_part.items():
         table = score_examples(predictions, metrics)
@@ -76,7 +80,10 @@ def run_metrics(arguments: argparse.Namespace) -> None:
         results.append({"task": task, "mode": mode, "overall": overall, "groups": groups})
     print(_results_table(results, arguments.by, [label for metric in metrics for label in metric.labels]), end="")
     if arguments.output is not None:
-        atomic_write_text(arguments.output, json.dumps(results, indent=2) + "\n")
+        try:
+            atomic_write_text(arguments.output, json.dumps(results, indent=2) + "\n")
+        except OSError as error:
+            raise UserError(f"--output {arguments.output}: {error.strerror}; name a file that can be written") from None
 
 
 def _results_table(results: Sequence[dict], fields: Sequence[str], labels: Sequence[str]) -> str:

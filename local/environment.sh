@@ -33,6 +33,12 @@ if [ "${1:-}" = "--accelerate_config" ]; then
     LAUNCH_CONFIG=$2
     shift 2
 fi
+for argument in "$@"; do
+    case $argument in
+        --accelerate_config | --accelerate_config=*)
+            fail "$argument: goes first, before the script's own options: --accelerate_config local/ddp.yaml --config ..." ;;
+    esac
+done
 LAUNCH_CONFIG=${LAUNCH_CONFIG:-}
 if [ -n "$LAUNCH_CONFIG" ]; then
     [ -f "$LAUNCH_CONFIG" ] || fail "LAUNCH_CONFIG=$LAUNCH_CONFIG: no such file; the ones that come along: $(echo local/*.yaml)"

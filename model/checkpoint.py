@@ -59,6 +59,7 @@ def save_model(model: "E2LLM", folder: Path, tensors: dict[str, dict[str, torch.
         "format_version": FORMAT_VERSION,
         "config": dataclasses.asdict(model.config),
         "backbones": backbone_shapes(model),
+        "folded_encoder_lora": model.folded_encoder_lora,
     }
     (folder / CONFIG_FILE).write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     save_file(tensors["adapter"], folder / ADAPTER_FILE)
@@ -99,6 +100,8 @@ def load_model(
     compute = compute or ComputeConfig(dtype="float32" if device.type == "cpu" else "auto")
     model = model_class.from_backbones(config, compute, device)
     load_weights(model, folder)
+    # Exports of earlier versions do not say; the contexts of their checkpoints are refused.
+    model.folded_encoder_lora = read_json(folder / CONFIG_FILE).get("folded_encoder_lora", "")
     return model.eval()
 
 

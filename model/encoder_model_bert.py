@@ -120,12 +120,11 @@ class ChunkEncoder(nn.Module):
         return hidden_mLh, mask_mL.bool()
 
     def freeze_unread(self) -> None:
-        """Train no weight of the encoder that the hidden states read do not depend on, such as LoRA in higher layers.
+        """Train no weight of the encoder that the hidden states read do not depend on: LoRA in higher layers, or in a
+        pooling head.
 
         Without a gradient such a weight would have no state of the optimizer to resume from, and DDP waits for it.
         """
-        if {-1, self.backbone.config.num_hidden_layers} & set(self.layers):
-            return  # the last layer depends on all of them
         trained = [weight for weight in self.backbone.parameters() if weight.requires_grad]
         ids_11 = torch.zeros(1, 1, dtype=torch.long, device=self.adapter.projection.weight.device)
         hidden_11h, _ = self._hidden(ids_11, torch.ones_like(ids_11))

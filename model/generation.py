@@ -18,7 +18,7 @@ from model.copied_decoding import generate_copied
 from model.packed_decoding import DecodedPrompt, PackedDecoder, can_pack, plan_groups
 from utils.chunking import split_into_chunks
 from utils.common_utils import UserError
-from utils.tokenization import pad_chunks
+from utils.tokenization import check_template, pad_chunks
 
 if TYPE_CHECKING:
     from model.pro_model import E2LLM
@@ -147,8 +147,19 @@ def generate(
         R answers, in the order of the prompts.
 
     Raises:
-        UserError: a prompt with its context and answer does not fit the decoder's window.
+        UserError: a prompt with its context and answer does not fit the decoder's window, or an argument is not
+            possible.
     """
+    if isinstance(prompts, str):
+        raise UserError(f"prompts={prompts[:60]!r}: a single text; give a list of prompts")
+    if max_new_tokens < 1:
+        raise UserError(f"max_new_tokens={max_new_tokens}: must be at least 1")
+    if sampling.get("num_return_sequences", 1) != 1:
+        raise UserError(
+            "num_return_sequences: a prompt has one answer; give the prompt as often as it is to be answered"
+        )
+    if template is not None:
+        check_template(template, "template", needs_prompt=True)
     if isinstance(contexts, EncodedContext):
         contexts = [contexts] * len(prompts)
     if len(contexts) != len(prompts):

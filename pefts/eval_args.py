@@ -54,7 +54,8 @@ class EvalTask:
         require(self.max_new_tokens >= 1, "tasks: max_new_tokens", self.max_new_tokens, "must be at least 1")
         require(self.max_contexts >= 0, "tasks: max_contexts", self.max_contexts, "must not be negative")
         require(len(self.metrics) > 0, "tasks: metrics", self.metrics, "name at least one")
-        require(self.modes is None or len(self.modes) > 0, "tasks: modes", self.modes, "name at least one")
+        require(len(self.data) > 0, f"tasks: data of {self.name!r}", self.data, "name at least one store")
+        _check_modes("tasks: modes", self.modes)
 
 
 @dataclass
@@ -112,6 +113,9 @@ class SamplingConfig:
         require(self.temperature > 0, "sampling.temperature", self.temperature, "must be above 0")
         require(0 < self.top_p <= 1, "sampling.top_p", self.top_p, "must lie in (0, 1]")
         require(self.num_beams >= 1, "sampling.num_beams", self.num_beams, "must be at least 1")
+        for key in ("temperature", "top_p"):
+            value = getattr(self, key)
+            require(self.do_sample or value == 1, f"sampling.{key}", value, "takes sampling.do_sample=true")
 
 
 @dataclass
@@ -164,4 +168,10 @@ class EvalConfig:
         chunks = self.diagnostics.recovery_chunks
         rule = "is measured on reconstruction.data, which is empty; name a store of held-out data there"
         require(not chunks or bool(self.reconstruction.data), "diagnostics.recovery_chunks", chunks, rule)
-        require(len(self.modes) > 0, "modes", self.modes, "name at least one")
+        _check_modes("modes", self.modes)
+
+
+def _check_modes(key: str, modes: list[Mode] | None) -> None:
+    if modes is not None:
+        require(len(modes) > 0, key, modes, "name at least one")
+        require(len(set(modes)) == len(modes), key, modes, "names one twice")

@@ -8,9 +8,8 @@ The units are a function of data and options, so an evaluation goes on where it 
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
-from dataset.store import ChunkStore, Example
+from dataset.store import ChunkStore, Example, check_store_paths
 from model.config import E2LLMConfig
 from model.pro_model import E2LLM
 from pefts.eval_args import EvalConfig, EvalTask
@@ -19,13 +18,7 @@ from utils.common_utils import UserError
 
 def open_eval_store(paths: list[str], key: str, model_config: E2LLMConfig) -> ChunkStore:
     """Open stores and check that they were chunked as the model was trained."""
-    for path in paths:
-        if Path(path).is_file():
-            raise UserError(
-                f"{key}={path!r}: a file; chunk it first: python preprocess/preshuffle_data_and_chunk.py "
-                f"--input {path} --output_dir STORE --chunk_size {model_config.chunk_size} "
-                f"--chunk_overlap {model_config.chunk_overlap}"
-            )
+    check_store_paths(paths, key, model_config.chunk_size, model_config.chunk_overlap)
     store = ChunkStore.open(paths)
     made = (store.chunk_size, store.chunk_overlap)
     trained = (model_config.chunk_size, model_config.chunk_overlap)

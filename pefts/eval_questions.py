@@ -7,12 +7,14 @@ from pathlib import Path
 import torch
 
 from dataset.store import ChunkStore, Example
+from model.config import E2LLMConfig
 from model.generation import DecoderInput, EncodedContext, check_length, chunk_token_head, token_head
 from model.pro_model import E2LLM
 from model.rope_scaling import check_scalable, rope_factor
 from pefts.baselines import BASELINES
 from pefts.eval_args import EvalConfig, EvalTask
 from pefts.eval_contexts import EvalContext, encode_together
+from pefts.eval_plan import open_eval_store
 from utils.common_utils import UserError, read_text
 from utils.tokenization import PromptFormatter, PromptIds, check_template
 
@@ -34,6 +36,20 @@ class Question:
     """Chunk tokens left out because the decoder's window has no place for them."""
     key: tuple | None = None
     """In the base decoder's modes, all that the answer depends on."""
+
+
+def check_files(config: EvalConfig, model_config: E2LLMConfig) -> None:
+    """Look at the stores and templates that an evaluation names, before the model is loaded and prompts are answered.
+
+    Raises:
+        UserError: one is missing, or does not fit the model.
+    """
+    for index, task in enumerate(config.tasks):
+        open_eval_store(task.data, f"tasks[{index}].data", model_config)
+        for key in ("prompt_file", "baseline_prompt_file"):
+            _own_template(task, key)
+    if config.reconstruction.data:
+        open_eval_store(config.reconstruction.data, "reconstruction.data", model_config)
 
 
 class QuestionMaker:

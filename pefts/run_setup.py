@@ -16,7 +16,7 @@ from accelerate.utils import gather_object, set_seed
 
 from dataset.batch_plan import BatchPlan, NoFittingPromptError, Stage
 from dataset.dataset import RowLimits, StepDataset
-from dataset.store import ChunkStore
+from dataset.store import ChunkStore, check_store_paths
 from model.backbones import load_config
 from model.checkpoint import MANIFEST_FILE, load_weights, read_config, verify_manifest
 from model.config import CUED, DEFAULT_TASK, UNDERSTANDING, E2LLMConfig
@@ -29,6 +29,7 @@ from pefts.e2llm_trainer import Trainer
 from pefts.engines import Engine
 from pefts.optimizer import build_optimizer
 from utils.common_utils import UserError, atomic_write_text, closest, read_json, read_text, sha256_file
+from utils.tokenization import check_template
 
 logger = logging.getLogger(__name__)
 
@@ -37,6 +38,7 @@ PACKAGES = ("torch", "transformers", "accelerate", "peft", "tokenizers", "safete
 PLACES = (
     "output_dir",
     "resume",
+    "init_from",
     "lora_modules",
     "model_windows",
     "data.train",
@@ -101,6 +103,9 @@ def _build_run(config: TrainConfig, accelerator: Accelerator, engine: type[Engin
     train_store = open_store(config.data.train, "data.train", config.model)
     validation_store = open_store(config.data.validation, "data.validation", config.model)
     complete_model_config(config)
+    if config.init_from:
+        _check_checkpoint(Path(config.init_from), "init_from")
+        check_same_model(config.model, Path(config.init_from))
     if checkpoint:
         check_same_model(config.model, checkpoint)
     compute = config.compute
@@ -112,15 +117,19 @@ def _build_run(config: TrainConfig, accelerator: Accelerator, engine: type[Engin
     optimizer = build_optimizer(model, config.optim)
     warn_of_unused_prompts(config, train_store, validation_store)
     data = build_datasets(config, model, train_store, validation_store, accelerator)
+    data[0].check_examples()
     check_validation(data[1])
     validated = validation_fingerprint(validation_store, data[1]) if validation_store else None
     run = _Run(model, optimizer, data, train_store.fingerprint, validated, checkpoint)
     if checkpoint:
         load_weights(model, checkpoint)
         run.state, run.optimizer_tensors = read_trainer_state(checkpoint)
+    elif config.init_from:
+        load_weights(model, Path(config.init_from))
+        logger.info("starting from the weights of %s", config.init_from)
     else:
         initialise_adapter(model, train_store, config)
-    _describe(model, train_store, config)
+    _describe(model, data[0], config)
     return run
 
 
@@ -182,20 +191,29 @@ def find_checkpoint(config: TrainConfig) -> Path | None:
     path = Path(config.resume)
     if not path.is_dir():
         raise UserError(f"resume={config.resume!r}: no such folder; use auto, none or a checkpoint's path")
-    verify_manifest(path)
+    _check_checkpoint(path, "resume")
     newest = checkpoints.newest_complete()
     if newest and newest.resolve() != path.resolve():
         raise UserError(
-            f"resume={config.resume!r}: {checkpoints.folder} holds another newest checkpoint, {newest.name}; "
-            "choose another output_dir, or remove what is newer to go back"
+            f"resume={config.resume!r}: {checkpoints.folder} holds another newest checkpoint, {newest.name}; continue "
+            "from that with --resume auto, choose another output_dir, or remove what is newer to go back"
         )
     return path
+
+
+def _check_checkpoint(path: Path, key: str) -> None:
+    try:
+        read_config(path)
+        verify_manifest(path)
+    except UserError as error:
+        raise UserError(f"{key}={str(path)!r}: {error}") from None
 
 
 def open_store(paths: list[str], key: str, model: E2LLMConfig) -> ChunkStore | None:
     """Open stores and check that they were chunked as the model's config says."""
     if not paths:
         return None
+    check_store_paths(paths, key, model.chunk_size, model.chunk_overlap)
     store = ChunkStore.open(paths)
     for option in ("chunk_size", "chunk_overlap"):
         if getattr(store, option) != getattr(model, option):
@@ -209,8 +227,9 @@ def open_store(paths: list[str], key: str, model: E2LLMConfig) -> ChunkStore | N
 def complete_model_config(config: TrainConfig) -> None:
     """Fill in what the model config takes from files: prompt templates, windows and the layers that get LoRA."""
     for task, file in config.data.prompt_files.items():
-        config.model.templates[task] = read_text(Path(file), f"data.prompt_files.{task}={file!r}").rstrip("\n")
-    config.model = dataclasses.replace(config.model)  # checks the templates
+        source = f"data.prompt_files.{task}={file!r}"
+        config.model.templates[task] = read_text(Path(file), source).rstrip("\n")
+        check_template(config.model.templates[task], source, needs_prompt=task != UNDERSTANDING)
     modules = read_json(Path(config.lora_modules))
     windows = read_json(Path(config.model_windows))
     for side in ("encoder", "decoder"):
@@ -353,7 +372,8 @@ def _git_revision() -> str | None:
     return result.stdout.strip() or None
 
 
-def _describe(model: E2LLM, store: ChunkStore, config: TrainConfig) -> None:
+def _describe(model: E2LLM, data: StepDataset, config: TrainConfig) -> None:
+    store = data.store
     trained = {"adapter": 0, "LoRA": 0}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
@@ -375,3 +395,11 @@ def _describe(model: E2LLM, store: ChunkStore, config: TrainConfig) -> None:
         config.data.reasoning_batch_size,
         torch.get_num_threads(),
     )
+    num_left_out = store.num_examples - len(data.plan.examples_answered())
+    if num_left_out and any(stage.reasoning_share for stage in config.data.stages):
+        logger.warning(
+            "data.stages: %d of the %d prompts are about contexts of lengths that no stage answers "
+            "(min_context_chunks, max_context_chunks), and are not trained on",
+            num_left_out,
+            store.num_examples,
+        )

@@ -14,7 +14,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from preprocess.converters import govreport, longbench_v2, narrativeqa, qmsum, quality, table, triviaqa
 from preprocess.converters.release import SPLITS, choose_splits, report, write_split
-from preprocess.writing import writing
+from preprocess.writing import add_overwrite, check_new, writing
 from utils.common_utils import UserError, run_cli
 
 CONVERTERS = {
@@ -43,6 +43,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
         )
         converter.add_options(options)
         options.add_argument("--output_dir", type=Path, required=True, help="folder for the JSONL files")
+        add_overwrite(options)
         options.add_argument("--splits", help="comma-separated names of splits (default: all that are there)")
     return parser.parse_args(arguments)
 
@@ -53,7 +54,9 @@ def main(arguments: list[str] | None = None) -> None:
         raise UserError(f"--output_dir={args.output_dir}: this is a file; name a folder")
     converter = CONVERTERS[args.name]
     with writing(args.output_dir, "--output_dir"):
-        for split in choose_splits(converter.find_splits(args), args.splits, SPLITS, "the input"):
+        splits = list(choose_splits(converter.find_splits(args), args.splits, SPLITS, "the input"))
+        check_new([args.output_dir / f"{split.name}.jsonl" for split in splits], args.overwrite)
+        for split in splits:
             report(split, args.output_dir / f"{split.name}.jsonl", write_split(converter, split, args))
 
 

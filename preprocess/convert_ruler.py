@@ -16,7 +16,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from preprocess.ruler_templates import TASKS, RulerSample, check_task, split_input
 from preprocess.text_length import parse_length
-from preprocess.writing import writing
+from preprocess.writing import add_overwrite, check_new, writing
 from utils.common_utils import UserError, atomic_write_lines, read_jsonl, run_cli
 
 
@@ -116,6 +116,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     add("--output_dir", type=Path, required=True, metavar="FOLDER", help="folder for a file a length")
     add("--task", help="of all files (default: the name of a folder or file, as niah_single_1/validation.jsonl)")
     add("--length", help="of all files, as 4096 or 4k (default: the name of a folder, as synthetic/4096/data)")
+    add_overwrite(parser)
     return parser.parse_args(arguments)
 
 
@@ -125,13 +126,15 @@ def main(arguments: list[str] | None = None) -> None:
     by_length: dict[int, list[dict]] = defaultdict(list)
     for path in find_files(args.input):
         by_length[length_of(path, length)] += convert_file(path, task_of(path, args.task), length_of(path, length))
-    for found, records in sorted(by_length.items()):
+    paths = {found: args.output_dir / f"ruler_{found}.jsonl" for found in sorted(by_length)}
+    check_new(paths.values(), args.overwrite)
+    for found, path in paths.items():
+        records = by_length[found]
         record_id, count = Counter(record["id"] for record in records).most_common(1)[0]
         if count > 1:
             raise UserError(
                 f"--input: {count} samples have the id {record_id!r}; convert each copy to a folder of its own"
             )
-        path = args.output_dir / f"ruler_{found}.jsonl"
         with writing(args.output_dir, "--output_dir"):
             atomic_write_lines(path, (json.dumps(record, ensure_ascii=False) + "\n" for record in records))
         counts = Counter(record["meta"]["ruler_task"] for record in records)

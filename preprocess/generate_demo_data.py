@@ -18,7 +18,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from preprocess.demo_questions import KINDS, LETTERS, sample_questions
 from preprocess.demo_world import SPLITS, build_document, max_sentences
-from preprocess.writing import writing
+from preprocess.writing import add_overwrite, check_new, writing
 from utils.common_utils import UserError, atomic_write_text, closest, run_cli
 
 DEFAULT_LENGTHS = {
@@ -165,6 +165,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--kinds", default=DEFAULT_KINDS, metavar="SPEC", help="kinds of question and their weights, comma-separated"
     )
+    add_overwrite(parser)
     return parser.parse_args(arguments)
 
 
@@ -174,6 +175,7 @@ def main(arguments: list[str] | None = None) -> None:
         raise UserError(f"--questions_per_document={args.questions_per_document}: it must be at least 1")
     if args.output_dir.exists() and not args.output_dir.is_dir():
         raise UserError(f"--output_dir={args.output_dir}: this is a file; name a folder")
+    check_new([args.output_dir / f"{split}.jsonl" for split in SPLITS], args.overwrite)
     kind_weights = parse_kinds(args.kinds)
     specs = {
         split: parse_lengths(getattr(args, f"{split}_lengths"), split, args.questions_per_document) for split in SPLITS

@@ -35,7 +35,7 @@ from preprocess.text_length import (
     no_repeats,
     parse_length,
 )
-from preprocess.writing import writing
+from preprocess.writing import add_overwrite, check_new, writing
 from utils.chunking import check_chunk_options
 from utils.common_utils import UserError, atomic_write_lines, run_cli
 from utils.pretrained import load_tokenizer
@@ -277,11 +277,13 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     add("--text", type=Path, nargs="+", default=[], metavar="PATH", help="text files or folders, for --filler text")
     add("--words", metavar="FOLDER", help="word lists for the style numbers (default: built-in ones)")
     add("--seed", type=int, default=0, help="another seed gives other needles and other prose")
+    add_overwrite(parser)
     return parser.parse_args(arguments)
 
 
 def main(arguments: list[str] | None = None) -> None:
     args = parse_arguments(arguments)
+    check_new([args.output], args.overwrite)
     lengths, depths = parse_lengths(args.lengths), parse_grid(args.depths, "--depths", 0, 100)
     generator = make_generator(args)
     cells = [Cell(*cell) for cell in ((n, d, s) for n in lengths for s in range(args.samples) for d in depths)]

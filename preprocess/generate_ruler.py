@@ -31,7 +31,7 @@ from preprocess.ruler_questions import GeneratedQuestions, read_hotpotqa, read_s
 from preprocess.ruler_tasks import Materials, draft_sample
 from preprocess.ruler_templates import NIAH_SETTINGS, TASKS, RulerSample, check_task
 from preprocess.text_length import DoesNotFit, TokenCount, fit_largest, no_repeats, parse_length
-from preprocess.writing import writing
+from preprocess.writing import add_overwrite, check_new, writing
 from utils.common_utils import UserError, atomic_write_lines, run_cli
 from utils.pretrained import load_tokenizer
 
@@ -156,13 +156,19 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     add("--words", metavar="FOLDER", help="word lists (official: package:wonderwords/assets; default: built-in ones)")
     add("--seed", type=int, default=0, help="another seed gives other samples")
     add("--num_proc", type=int, default=1, help="worker processes")
+    add_overwrite(parser)
     return parser.parse_args(arguments)
+
+
+def path_of(length: int, output_dir: Path) -> Path:
+    """Return the file of a length."""
+    return output_dir / f"ruler_{length}.jsonl"
 
 
 def write_length(length: int, args: argparse.Namespace, tasks: list[str], sources: Sources) -> None:
     """Write the file of one length and print, by task, how much of the length its samples use."""
     jobs = [Job(task, length, index) for task in tasks for index in range(args.num_samples)]
-    path = args.output_dir / f"ruler_{length}.jsonl"
+    path = path_of(length, args.output_dir)
     used: dict[str, list[int]] = defaultdict(list)
 
     def lines(records: Iterator[dict]) -> Iterator[str]:
@@ -187,6 +193,7 @@ def main(arguments: list[str] | None = None) -> None:
     args = parse_arguments(arguments)
     tasks = parse_tasks(args.tasks)
     lengths = no_repeats([parse_length(item, "--lengths") for item in args.lengths.split(",")], "--lengths")
+    check_new([path_of(length, args.output_dir) for length in lengths], args.overwrite)
     for option in ("num_samples", "num_proc"):
         if getattr(args, option) < 1:
             raise UserError(f"--{option}={getattr(args, option)}: it must be at least 1")

@@ -1,8 +1,9 @@
-"""How a script that writes data ends when it is stopped, or when the disk refuses."""
+"""What scripts that write data have in common: they replace nothing unasked, and end in order when stopped."""
 
+import argparse
 import contextlib
 import errno
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from preprocess.parallel import sigterm_as_exit
@@ -34,6 +35,22 @@ def writing(path: Path, option: str, needs: str = "") -> Iterator[None]:
             else:
                 way_out = "name a place that can be written to"
             raise UserError(f"{option}={path}: {error}; {way_out}") from error
+
+
+def add_overwrite(parser: argparse.ArgumentParser) -> None:
+    """Add the option `--overwrite` to a script that writes files of records."""
+    parser.add_argument("--overwrite", action="store_true", help="replace files that are there already")
+
+
+def check_new(paths: Iterable[Path], overwrite: bool) -> None:
+    """Refuse to replace files unless that was asked for.
+
+    Raises:
+        UserError: one is there already.
+    """
+    there = [path for path in paths if path.exists()]
+    if there and not overwrite:
+        raise UserError(f"{there[0]}: exists; name another place, or replace it with --overwrite")
 
 
 def _belongs_to(path: Path, file: Path) -> bool:

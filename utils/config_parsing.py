@@ -1,11 +1,15 @@
 """Reading a config: defaults, a JSON file, the command line; every mistake named, with a suggestion."""
 
 import dataclasses
+import functools
+import json
 import re
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TypeVar, get_args
+from types import UnionType
+from typing import Literal, TypeVar, Union, get_args, get_origin
 
 from jsonargparse import ArgumentError, ArgumentParser, set_parsing_settings
 
@@ -52,9 +56,19 @@ def _check_files(config_class: type, arguments: list[str]) -> None:
         else:
             continue
         content = read_json(path)
+        json.loads(path.read_bytes(), object_pairs_hook=functools.partial(_without_repeats, path))
         if not isinstance(content, dict):
             raise UserError(f"{path}: expected a JSON object, found {type(content).__name__}")
         _check_keys(config_class, content, str(path), "")
+
+
+def _without_repeats(path: Path, pairs: list[tuple[str, object]]) -> dict:
+    """Refuse an object that has a key twice, of which JSON would keep the last."""
+    counts = Counter(key for key, _ in pairs)
+    repeated = [key for key, count in counts.items() if count > 1]
+    if repeated:
+        raise UserError(f"{path}: {repeated[0]!r} is given {counts[repeated[0]]} times in one object; keep one")
+    return dict(pairs)
 
 
 def _check_keys(config_class: type, content: dict, source: str, prefix: str) -> None:
@@ -73,6 +87,31 @@ def _check_keys(config_class: type, content: dict, source: str, prefix: str) -> 
                 if not isinstance(item, dict) or not item:
                     raise UserError(f"{source}: {place}={item!r}: must be an object with at least one option")
                 _check_keys(item_kind, item, source, place + ".")
+        elif rule := _type_rule(value, kind):
+            raise UserError(f"{source}: {prefix}{key}={json.dumps(value, ensure_ascii=False)}: must be {rule}")
+
+
+def _type_rule(value: object, kind: object) -> str | None:
+    """Return what a value of a JSON file must be; None if it is, or if the type is not one that configs are made of."""
+    origin, parts = get_origin(kind), get_args(kind)
+    if origin in (Union, UnionType):
+        rules = [_type_rule(value, part) for part in parts]
+        return None if None in rules else " or ".join(rules)
+    if origin is Literal:
+        if value in parts:
+            return None
+        return f"one of {', '.join(map(repr, parts))}." + (closest(value, parts) if isinstance(value, str) else "")
+    if origin is list:
+        if not isinstance(value, list):
+            return f"a list, such as {json.dumps([value], ensure_ascii=False)}"
+        return next((f"a list, each {rule}" for item in value if (rule := _type_rule(item, parts[0]))), None)
+    if origin is dict:
+        return None if isinstance(value, dict) else "an object"
+    names = {bool: "true or false", int: "a whole number", float: "a number", str: "a text", type(None): "null"}
+    accepted = (int, float) if kind is float else kind
+    if kind not in names or (isinstance(value, accepted) and (kind is bool or not isinstance(value, bool))):
+        return None
+    return names[kind]
 
 
 def _suggest(key: str, root: type, siblings: dict) -> str:
@@ -93,6 +132,8 @@ def known_keys(config_class: type, prefix: str = "") -> list[str]:
 
 def _explain(message: str, config_class: type) -> str:
     """Add the nearest known option to a message about an unknown one on the command line."""
+    if "Expected a <class 'list'>" in message:
+        return f"{message}\nA list is written as JSON: --key '[\"value\"]'"
     unknown = re.search(r"(?:[Uu]nrecognized arguments?:|[Kk]ey) '?(?:--)?([\w.]+)", message)
     if unknown and unknown.group(1) not in known_keys(config_class):
         return f"{message}." + closest(unknown.group(1), known_keys(config_class))

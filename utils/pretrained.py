@@ -65,7 +65,10 @@ def package_resource(reference: str, key: str) -> Path:
         UserError: the package is not installed, or has nothing there.
     """
     package, _, relative = reference.removeprefix(PACKAGE_PREFIX).partition("/")
-    spec = importlib.util.find_spec(package)
+    try:
+        spec = importlib.util.find_spec(package)
+    except ModuleNotFoundError:  # a package inside one that is not there
+        spec = None
     if spec is None or not spec.submodule_search_locations:
         raise UserError(
             f"{key}={reference!r}: the Python package {package!r} is not installed here; install it (for the "
@@ -98,6 +101,8 @@ def _converted_gguf(source: Path, place: str) -> Path:
     except ImportError as error:
         reason = str(error).strip().splitlines()[0]
         raise UserError(f"{place}: a GGUF file is read with the package gguf; `{INSTALL_GGUF}` ({reason})") from None
+    except ValueError as error:
+        raise UserError(f"{place}: no GGUF file that can be read ({error}); download it again") from error
     except OSError as error:
         raise UserError(
             f"{place}: cannot be converted into {folder}: {error}; E2LLM_CACHE_DIR names another folder for converted "

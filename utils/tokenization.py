@@ -15,14 +15,16 @@ _PROMPT_MARK = "\ue000prompt\ue001"
 
 
 def check_template(template: str, source: str, needs_prompt: bool) -> None:
-    """Check that a prompt template names `{context}` once, and `{prompt}` once where one is needed.
+    """Check that a prompt template names `{context}` once, and `{prompt}` once where one is needed, or else not at all.
 
     Raises:
         UserError: it does not; `source` names the file or key in the message.
     """
-    for field, least in (("{context}", 1), ("{prompt}", int(needs_prompt))):
-        if not least <= template.count(field) <= 1:
-            raise UserError(f"{source}: the template holds {field} {template.count(field)} times; it must hold it once")
+    for field, wanted in (("{context}", 1), ("{prompt}", int(needs_prompt))):
+        count = template.count(field)
+        if count != wanted:
+            rule = "it must hold it once" if wanted else "it must not, since there is no prompt to put there"
+            raise UserError(f"{source}: the template holds {field} {count} times; {rule}")
 
 
 @dataclass(frozen=True)

@@ -253,3 +253,11 @@ def test_runs_on_different_data_are_not_mixed(make_sweep, scripts, tmp_path):
         UserError, match=r"base/seed-0/stores.json: this run was begun with another content of .*train;"
     ):
         make_sweep(variants, names=("base",)).make_stores()
+
+    # Scores alone, the checkpoints removed to save room, are those of a run on certain data too.
+    base = next(run for run in sweep.runs if run.variant == "base")
+    (base.folder / "checkpoints/latest").rmdir()
+    (base.folder / "eval").mkdir()
+    (base.folder / "eval/metrics.json").write_text("{}")
+    with pytest.raises(UserError, match="this run was begun with another content"):
+        make_sweep(variants, names=("base",)).make_stores()

@@ -63,5 +63,6 @@ def test_a_shorter_training_keeps_its_proportions():
     assert short["checkpoint"] == {"save_every": 7}
     assert CONFIG["num_steps"] == 400
     assert shorten({"num_steps": 9, "optim": {"num_warmup_steps": 8}}, 3)["optim"]["num_warmup_steps"] == 2
+    assert shorten({"num_steps": 9, "optim": {"num_warmup_steps": 0}}, 3)["optim"]["num_warmup_steps"] == 0
     with pytest.raises(UserError, match="num_steps=2: fewer than the stages"):
         shorten(CONFIG, 2)

@@ -52,11 +52,13 @@ def test_only_trained_weights_are_saved(saved):
 def test_export_is_plain_transformers_with_the_same_output(model, tmp_path):
     before = loss_of(model)
     context = "\n".join(corpus()[:5])
-    answers = model.generate(["Who?"], model.encode_context(context), max_new_tokens=6)
+    own = model.encode_context(context)
+    answers = model.generate(["Who?"], own, max_new_tokens=6)
     model.merge_and_export(tmp_path / "export")
     exported = E2LLM.from_pretrained(tmp_path / "export")
     assert loss_of(exported) == pytest.approx(before, rel=1e-5)
     assert exported.generate(["Who?"], exported.encode_context(context), max_new_tokens=6) == answers
+    assert exported.generate(["Who?"], own, max_new_tokens=6) == answers, "folding makes no other encoder"
     decoder = AutoModelForCausalLM.from_pretrained(tmp_path / "export" / "decoder")
     encoder = AutoModel.from_pretrained(tmp_path / "export" / "encoder")
     assert not any("lora" in name for part in (decoder, encoder) for name, _ in part.named_parameters())

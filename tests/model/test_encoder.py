@@ -4,6 +4,7 @@ import dataclasses
 
 import pytest
 import torch
+from transformers import AutoTokenizer, CamembertConfig, CamembertModel
 
 from model.checkpoint import model_tensors
 from model.encoder_model_bert import plan_micro_batches
@@ -121,6 +122,22 @@ def test_only_layers_that_are_read_are_trained(model_config, layers, num_read):
     assert {name for name, weight in named if weight.grad is not None} == expected
     saved, usual = (model_tensors(each)["encoder_lora"] for each in (model, build_model(model_config)))
     assert saved.keys() == usual.keys(), "a checkpoint holds all of them"
+
+
+def test_a_pooling_head_is_not_trained(model_config, tmp_path):
+    """Of the encoders that have one, not all can be loaded without."""
+    torch.manual_seed(0)
+    sizes = {"num_hidden_layers": 2, "num_attention_heads": 4, "hidden_size": 32, "intermediate_size": 64}
+    config = CamembertConfig(vocab_size=300, max_position_embeddings=70, pad_token_id=0, **sizes)
+    CamembertModel(config).save_pretrained(tmp_path)
+    AutoTokenizer.from_pretrained(model_config.encoder).save_pretrained(tmp_path)
+    encoder = (model := build_model(dataclasses.replace(model_config, encoder=str(tmp_path)))).chunk_encoder
+    named = {name: weight for name, weight in encoder.backbone.named_parameters() if "lora_" in name}
+    pooling = {name for name in named if "pooler" in name}
+    assert pooling
+    assert {name for name, weight in named.items() if weight.requires_grad} == named.keys() - pooling
+    encoder(*encoded_chunks(model)).sum().backward()
+    assert {name for name, weight in named.items() if weight.grad is not None} == named.keys() - pooling
 
 
 def test_layers_the_encoder_does_not_have_are_named(model_config):

@@ -178,6 +178,15 @@ def test_what_does_not_fit_is_refused(model, contexts_text):
         model.generate(["Who?"], context, max_new_tokens=600)
     with pytest.raises(UserError, match="2 prompts and 3 contexts"):
         model.generate(["a", "b"], [context] * 3)
+    for options, message in (
+        ({"prompts": "Who?"}, r"prompts='Who\?': a single text; give a list"),
+        ({"max_new_tokens": 0}, "max_new_tokens=0: must be at least 1"),
+        ({"template": "Read {context}."}, "template: the template holds {prompt} 0 times"),
+        ({"template": "Answer {prompt}."}, "template: the template holds {context} 0 times"),
+        ({"do_sample": True, "num_return_sequences": 2}, "num_return_sequences: a prompt has one answer"),
+    ):
+        with pytest.raises(UserError, match=message):
+            model.generate(**{"prompts": ["Who?"], "contexts": context} | options)
     foreign = EncodedContext(torch.zeros(2, 1, 7), 10)
     with pytest.raises(UserError, match="encoded by another model"):
         model.generate(["Who?"], foreign)

@@ -1,7 +1,10 @@
 """What an evaluation takes on: data that fit, units within their bounds, modes."""
 
+import json
+
 import pytest
 
+from pefts.eval_questions import check_files
 from tests.pefts.conftest import by_id, evaluator_of, predictions_of, town_records, write_store
 from utils.common_utils import UserError
 
@@ -28,6 +31,35 @@ def test_data_that_do_not_fit_are_refused(make_eval_config, tmp_path, validation
         with pytest.raises(UserError, match=message):
             evaluator_of(make_eval_config(data=[str(path) for path in data]))
     assert not (tmp_path / "eval").exists()
+
+
+def test_files_are_looked_at_before_the_model_is_loaded(make_eval_config, model_config, tmp_path):
+    check_files(make_eval_config(), model_config)
+    nowhere = str(tmp_path / "nowhere")
+    for arguments, message in (
+        (("--reconstruction.data", json.dumps([nowhere])), r"reconstruction.data='/.*nowhere': no such folder"),
+        (("--data", nowhere), r"tasks\[0\].data='/.*nowhere': no such folder"),
+        (("--prompt_file", nowhere), r"tasks: prompt_file='/.*nowhere': no such file"),
+    ):
+        key, value = arguments
+        config = make_eval_config(*arguments) if "." in key else make_eval_config()
+        if "." not in key:
+            name = key.removeprefix("--")
+            setattr(config.tasks[0], name, [value] if name == "data" else value)
+        with pytest.raises(UserError, match=message):
+            check_files(config, model_config)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--modes", '["model", "model"]'), r"modes=\['model', 'model'\]: names one twice"),
+        (("--sampling.temperature", "0.7"), "sampling.temperature=0.7: takes sampling.do_sample=true"),
+    ],
+)
+def test_options_that_make_no_sense_are_refused(make_eval_config, arguments, message):
+    with pytest.raises(UserError, match=message):
+        make_eval_config(*arguments)
 
 
 def test_units_bound_prompts_and_chunk_tokens(make_eval_config):

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from model.pro_model import E2LLM
 from pefts import run_setup
 from pefts.agreement import AgreedError
 from pefts.run_setup import check_agreement, write_config
@@ -88,7 +89,7 @@ def test_resume_from_a_path(make_config, finished_run, tmp_path):
     trainer.train()
     assert sorted(path.name for path in (tmp_path / "run/checkpoints").iterdir()) == ["best", "latest", "step-000007"]
     # Once it has checkpoints of its own, an older one would leave two histories in one folder.
-    with pytest.raises(UserError, match=r"step-000006'.*holds another newest checkpoint, step-000007; choose another"):
+    with pytest.raises(UserError, match=r"step-000006'.*holds another newest checkpoint, step-000007; continue from"):
         trainer_of(make_config("--resume", str(checkpoint)))
     assert trainer_of(make_config("--resume", str(tmp_path / "run/checkpoints/latest"))).step == 7
 
@@ -104,7 +105,7 @@ def test_resume_from_a_path_on_other_data(make_config, finished_run, validation_
     ("resume", "message"),
     [
         ("/no/such/folder", r"resume='/no/such/folder': no such folder; use auto, none or a checkpoint's path"),
-        ("{tmp_path}", r"manifest.json: no such file"),
+        ("{tmp_path}", r"resume='/.*': /.*: no checkpoint here \(it has no e2llm_config.json\)"),
     ],
 )
 def test_resume_from_no_checkpoint(make_config, tmp_path, resume, message):
@@ -157,6 +158,61 @@ def test_another_chunk_size_is_refused(make_config, tmp_path):
         trainer_of(make_config("--data.validation", json.dumps([str(store)])))
 
 
+def test_a_run_can_start_with_the_weights_of_another_on_other_data(
+    make_config, finished_run, validation_store, tmp_path
+):
+    checkpoint = finished_run / "checkpoints/step-000006"
+    arguments = ("--init_from", str(checkpoint), "--data.train", json.dumps([str(validation_store)]))
+    trainer = trainer_of(make_config(*arguments, "--optim.learning_rate", "1e-3"))
+    assert trainer.step == 0
+    saved = E2LLM.from_pretrained(checkpoint)
+    started = weights_of(trainer)
+    for name, weight in saved.state_dict().items():
+        if "lora_" in name or "adapter" in name:
+            assert torch.equal(started[name], weight), name
+    trainer.train()
+    # Resumed, it goes on with its own checkpoint.
+    assert trainer_of(make_config(*arguments, "--optim.learning_rate", "1e-3")).step == 7
+    with pytest.raises(UserError, match=r"init_from='/.*': /.*: no checkpoint here"):
+        trainer_of(make_config("--init_from", str(tmp_path)))
+    with pytest.raises(UserError, match=r"step-000006 is of another model \(model.pma_heads: saved 4, now 2\)"):
+        trainer_of(
+            make_config("--init_from", str(checkpoint), "--model.pma_heads", "2", "--output_dir", str(tmp_path / "b"))
+        )
+
+
+def test_training_examples_are_checked_before_the_training(make_config, tmp_path):
+    records = town_records(8)
+    stages = ("--data.stages", '[{"steps": 5, "reasoning_share": 0.0}, {"reasoning_share": 1.0}]')
+    unlabelled = write_store(
+        tmp_path / "unlabelled", [*records, records[0] | {"answer": [], "prompt": "Who?"}], "--unlabelled"
+    )
+    with pytest.raises(UserError, match=r"example '.*': has no answer to train on"):
+        trainer_of(make_config("--data.train", json.dumps([str(unlabelled)]), *stages))
+    trainer_of(
+        make_config("--data.train", json.dumps([str(unlabelled)]), "--data.stages", '[{"reasoning_share": 0.0}]')
+    )
+    long = write_store(tmp_path / "long", [*records, records[0] | {"prompt": "Who lives there? " * 50}])
+    with pytest.raises(UserError, match=r"its prompt of \d{3} and answer .* in a window of 100; shorten the prompt"):
+        trainer_of(make_config("--data.train", json.dumps([str(long)]), "--model.decoder_max_tokens", "100", *stages))
+
+
+def test_prompts_that_no_stage_takes_are_counted(make_config, caplog):
+    stages = '[{"steps": 2, "reasoning_share": 0.0}, {"reasoning_share": 1.0, "max_context_chunks": 2}]'
+    trainer = trainer_of(make_config("--data.stages", stages))
+    store = trainer.train_data.store
+    outside = int((store.num_chunks[store.example_context] > 2).sum())
+    assert 0 < outside < store.num_examples
+    assert f"{outside} of the {store.num_examples} prompts are about contexts of lengths that no stage" in caplog.text
+
+
+def test_what_is_no_store_is_named_with_its_key(make_config, tmp_path):
+    (tmp_path / "data.jsonl").touch()
+    for path, message in (("nowhere", "no such folder: python"), ("data.jsonl", "a file; chunk it first: python")):
+        with pytest.raises(UserError, match=rf"data.train='/.*{path}': {message} preprocess.*--chunk_size 40"):
+            trainer_of(make_config("--data.train", json.dumps([str(tmp_path / path)])))
+
+
 def test_validation_examples_are_checked_before_the_training(make_config, tmp_path):
     records = [record | {"answer": []} for record in town_records(8)]
     store = write_store(tmp_path / "unlabelled", records, "--unlabelled")
@@ -187,7 +243,7 @@ def test_prompt_files_are_read_and_checked(make_config, tmp_path):
 
     assert templates(qa=tmp_path / "good.txt")["qa"] == "Read {context} and answer {prompt}"
     for name, message in (
-        ("bad.txt", r"model.templates\['qa'\]: the template holds {context} 0 times"),
+        ("bad.txt", r"data.prompt_files.qa='.*bad.txt': the template holds {context} 0 times"),
         ("latin.txt", r"data.prompt_files.qa='.*latin.txt': not valid UTF-8"),
         ("missing.txt", r"data.prompt_files.qa='.*missing.txt': no such file"),
     ):

@@ -23,6 +23,29 @@ def test_sigterm_leaves_no_temporary_file(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_files_are_replaced_only_when_asked(tmp_path):
+    (tmp_path / "train.jsonl").write_text('{"text": "c", "context": "c"}\n')
+    before = (tmp_path / "train.jsonl").read_text()
+    table = ["table", "--input", str(tmp_path / "train.jsonl"), "--output_dir", str(tmp_path), "--context_field", "text"]
+    needle = ["--output", str(tmp_path / "train.jsonl"), "--lengths", "200", "--unit", "characters", "--depths", "50"]
+    demo = [
+        "--output_dir",
+        str(tmp_path),
+        "--train_lengths",
+        "1:2",
+        "--validation_lengths",
+        "1:2",
+        "--test_lengths",
+        "1:2",
+    ]
+    for script, arguments in ((convert, table), (generate_needle, needle), (generate_demo_data, demo)):
+        with pytest.raises(UserError, match=r"train.jsonl: exists; name another place, or replace it with --overwrite"):
+            script.main(arguments)
+        assert (tmp_path / "train.jsonl").read_text() == before
+    generate_needle.main([*needle, "--overwrite"])
+    assert (tmp_path / "train.jsonl").read_text() != before
+
+
 def test_a_full_disk(tmp_path):
     message = r"--output_dir=.*out: .*No space left on device; the disk must hold twice as much; make room"
     with pytest.raises(UserError, match=message), writing(tmp_path / "out", "--output_dir", needs="twice as much"):

@@ -24,7 +24,8 @@ def encoder():
         ("{prompt}", True, r"here: the template holds {context} 0 times"),
         ("{context} {context} {prompt}", True, r"here: the template holds {context} 2 times"),
         ("{context}", True, r"here: the template holds {prompt} 0 times"),
-        ("{context} {prompt} {prompt}", False, r"here: the template holds {prompt} 2 times"),
+        ("{context} {prompt} {prompt}", True, r"here: the template holds {prompt} 2 times"),
+        ("{context} {prompt}", False, r"here: the template holds {prompt} 1 times; it must not"),
     ],
 )
 def test_templates_are_checked(template, needs_prompt, message):
