@@ -63,7 +63,10 @@ def shorten(config: Mapping, num_steps: int) -> dict:
     result = copy.deepcopy(dict(config))
     factor = num_steps / config["num_steps"]
     result["num_steps"] = num_steps
-    counts = [(stage, "steps") for stage in result.get("data", {}).get("stages", [])[:-1]]
+    stages = result.get("data", {}).get("stages", [])
+    for stage in stages[-1:]:
+        stage.pop("steps", None)  # it lasts to the end
+    counts = [(stage, "steps") for stage in stages[:-1]]
     counts += [(result.get("optim", {}), "num_warmup_steps")]
     counts += [(result.get("checkpoint", {}), key) for key in ("save_every", "validate_every")]
     for options, key in counts:
@@ -73,6 +76,6 @@ def shorten(config: Mapping, num_steps: int) -> dict:
     if "num_warmup_steps" in result.get("optim", {}):
         # Rounding must not make a warm-up as long as the training, which is refused.
         result["optim"]["num_warmup_steps"] = min(result["optim"]["num_warmup_steps"], num_steps - 1)
-    if len(result.get("data", {}).get("stages", [])) > num_steps:
+    if len(stages) > num_steps:
         raise UserError(f"num_steps={num_steps}: fewer than the stages of the training; take more")
     return result

@@ -217,6 +217,13 @@ class TrainConfig:
             self.num_steps,
             f"the stages before the last take {staged} steps, so the last would never begin",
         )
+        last = self.data.stages[-1].steps
+        require(
+            last in (0, self.num_steps - staged),
+            "num_steps",
+            self.num_steps,
+            f"the stages take {staged} + {last} steps; the last one lasts to the end, so leave its steps out",
+        )
 
     def options_of_result(self) -> dict[str, object]:
         """Return the options of data and optimizer that decide what a run comes to, by key, as JSON has them."""

@@ -34,8 +34,10 @@ def measure_reconstruction(config: EvalConfig, model: E2LLM) -> dict | None:
         if not long_enough.any():
             logger.warning("reconstruction.windows: no context has %d chunks, so this window is not measured", window)
             continue
+        num_windows = min(options.num_windows, int(long_enough.sum()))
+        num_batches = -(-num_windows // config.batch_size)
         # At least two, since a window's chunk tokens are exchanged for those of another one.
-        batch_size = max(2, min(config.batch_size, options.num_windows))
+        batch_size = max(2, -(-num_windows // num_batches))
         plan = BatchPlan(long_enough, np.zeros(0, np.int64), [stage], 0, batch_size, batch_size)
         data = StepDataset(
             store,
@@ -44,7 +46,7 @@ def measure_reconstruction(config: EvalConfig, model: E2LLM) -> dict | None:
             model.formatter,
             model.config.templates,
             limits,
-            num_steps=-(-min(options.num_windows, int(long_enough.sum())) // batch_size),
+            num_steps=num_batches,
             micro_batch_size=batch_size,
         )
         try:

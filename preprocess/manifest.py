@@ -107,6 +107,8 @@ def summary(manifest: dict, output_dir: Path) -> str:
         lines += [f"  dropped {drop['count']:,} {reason}, first {drop['first'][0]}"]
     for key, count in manifest["ignored_keys"].items():
         lines += [f"  ignored key {json.dumps(key)} in {count:,} records.{closest(key, KNOWN_KEYS)}"]
+    if manifest["ignored_keys"] and not written["examples"]:
+        lines += ["  warning: no record has a prompt; rename the keys that hold it and its answer to prompt and answer"]
     shard = f" (shard {options['shard_index']} of {options['num_shards']})" if options["num_shards"] > 1 else ""
     contexts = f"{written['contexts']:,} contexts ({written['understanding_only_contexts']:,} without prompts)"
     chunks = f"{written['chunks']:,} chunks, {written['characters']:,} characters"

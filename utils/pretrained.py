@@ -18,6 +18,8 @@ logger = logging.getLogger(__name__)
 
 PACKAGE_PREFIX = "package:"
 INSTALL_GGUF = "pip install gguf"
+NUM_PIECES, PIECE_BYTES = 64, 1 << 16
+"""What is read of a GGUF file to tell it from others."""
 
 
 def cache_folder() -> Path:
@@ -91,8 +93,7 @@ def _converted_gguf(source: Path, place: str) -> Path:
     Raises:
         UserError: the package gguf is missing, or the cache cannot be written to.
     """
-    stamp = f"{source}:{source.stat().st_size}:{source.stat().st_mtime_ns}"
-    folder = cache_folder() / f"{source.stem}-{hashlib.sha256(stamp.encode()).hexdigest()[:12]}"
+    folder = cache_folder() / f"{source.stem}-{_sampled_hash(source)[:12]}"
     try:
         if not _is_converted(folder):
             with _locked(folder):
@@ -109,6 +110,17 @@ def _converted_gguf(source: Path, place: str) -> Path:
             "models"
         ) from error
     return folder
+
+
+def _sampled_hash(path: Path) -> str:
+    """Return a hash of a file's size and of pieces all through it, which does not take reading gigabytes."""
+    size = path.stat().st_size
+    digest = hashlib.sha256(str(size).encode())
+    with open(path, "rb") as file:
+        for piece in range(NUM_PIECES):
+            file.seek((size - PIECE_BYTES) * piece // (NUM_PIECES - 1) if size > PIECE_BYTES else 0)
+            digest.update(file.read(PIECE_BYTES))
+    return digest.hexdigest()
 
 
 def _is_converted(folder: Path) -> bool:

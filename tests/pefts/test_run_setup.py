@@ -254,7 +254,9 @@ def test_prompt_files_are_read_and_checked(make_config, tmp_path):
 def test_a_template_of_no_task_is_reported(make_config, tmp_path, caplog):
     store = write_store(tmp_path / "tasks", [record | {"task": "town_qa"} for record in town_records()])
     (tmp_path / "a.txt").write_text("Read {context} and answer {prompt}")
-    files = {task: str(tmp_path / "a.txt") for task in ("town_qa", "town_aq", "default", "cued", "understanding")}
+    (tmp_path / "b.txt").write_text("Restate {context}")
+    files = {task: str(tmp_path / "a.txt") for task in ("town_qa", "town_aq", "default", "cued")}
+    files["understanding"] = str(tmp_path / "b.txt")
     arguments = ("--data.train", json.dumps([str(store)]), "--data.prompt_files", json.dumps(files))
     trainer_of(make_config(*arguments, validation=False))
     messages = [record.getMessage() for record in caplog.records if "prompt_files" in record.getMessage()]

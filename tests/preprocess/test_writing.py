@@ -26,7 +26,15 @@ def test_sigterm_leaves_no_temporary_file(tmp_path):
 def test_files_are_replaced_only_when_asked(tmp_path):
     (tmp_path / "train.jsonl").write_text('{"text": "c", "context": "c"}\n')
     before = (tmp_path / "train.jsonl").read_text()
-    table = ["table", "--input", str(tmp_path / "train.jsonl"), "--output_dir", str(tmp_path), "--context_field", "text"]
+    table = [
+        "table",
+        "--input",
+        str(tmp_path / "train.jsonl"),
+        "--output_dir",
+        str(tmp_path),
+        "--context_field",
+        "text",
+    ]
     needle = ["--output", str(tmp_path / "train.jsonl"), "--lengths", "200", "--unit", "characters", "--depths", "50"]
     demo = [
         "--output_dir",

@@ -127,6 +127,10 @@ def test_values_get_their_types(parse):
             with_options(data={"stages": [{"steps": 5}, {"steps": 0}]}),
             r"^num_steps=5: the stages before the last take 5",
         ),
+        (
+            with_options(data={"stages": [{"steps": 2}, {"steps": 2}]}),
+            r"^num_steps=5: the stages take 2 \+ 2 steps; the last one lasts to the end",
+        ),
         (with_options(seed=-1), r"^seed=-1: must lie between 0 and"),
         (with_options(model={"templates": {"qa": "{prompt}"}}), r"model.templates\['qa'\]: .*{context} 0 times"),
         ({key: value for key, value in TRAIN.items() if key != "num_steps"}, r"required: num_steps"),

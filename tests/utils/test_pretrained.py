@@ -81,3 +81,37 @@ def test_a_conversion_that_fails_says_what_to_do(gguf, monkeypatch):
         UserError, match=r"'no_such_package' is not installed .*requirements-demo.txt.*pip install gguf"
     ):
         resolve_backbone("package:no_such_package/model.gguf", "model.decoder")
+
+
+def test_the_same_file_elsewhere_is_not_converted_again(gguf, tmp_path, monkeypatch):
+    converted = []
+
+    def convert(source, folder):
+        converted.append(source)
+        with atomic_folder(folder) as temporary:
+            (temporary / "config.json").touch()
+
+    monkeypatch.setattr(pretrained, "_convert_gguf", convert)
+    content = bytes(range(256)) * 2000
+    gguf.write_bytes(content)
+    folder = resolve_backbone(str(gguf), "model.decoder")
+    (tmp_path / "copy").mkdir()
+    copy = tmp_path / "copy" / gguf.name
+    copy.write_bytes(content)
+    assert resolve_backbone(str(copy), "model.decoder") == folder
+    copy.write_bytes(content[:-1] + b"!")
+    assert resolve_backbone(str(copy), "model.decoder") != folder
+    assert converted == [gguf, copy]
+
+
+def test_a_file_that_is_no_gguf_is_named(gguf, monkeypatch):
+    def refuse(*_arguments):
+        raise ValueError("GGUF magic invalid")
+
+    monkeypatch.setattr(pretrained, "_convert_gguf", refuse)
+    with pytest.raises(
+        UserError, match=r"tiny.gguf': no GGUF file that can be read \(GGUF magic invalid\); download it"
+    ):
+        resolve_backbone(str(gguf), "model.decoder")
+    with pytest.raises(UserError, match=r"the Python package 'no.such' is not installed"):
+        resolve_backbone("package:no.such/model.gguf", "model.decoder")
