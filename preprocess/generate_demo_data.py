@@ -175,11 +175,11 @@ def main(arguments: list[str] | None = None) -> None:
         raise UserError(f"--questions_per_document={args.questions_per_document}: it must be at least 1")
     if args.output_dir.exists() and not args.output_dir.is_dir():
         raise UserError(f"--output_dir={args.output_dir}: this is a file; name a folder")
-    check_new([args.output_dir / f"{split}.jsonl" for split in SPLITS], args.overwrite)
     kind_weights = parse_kinds(args.kinds)
     specs = {
         split: parse_lengths(getattr(args, f"{split}_lengths"), split, args.questions_per_document) for split in SPLITS
     }
+    check_new([args.output_dir / f"{split}.jsonl" for split in SPLITS], args.overwrite)
     answered: dict[str, list[dict]] = {}
     for split in SPLITS:
         lines, answered[split] = [], []

@@ -283,11 +283,11 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
 
 def main(arguments: list[str] | None = None) -> None:
     args = parse_arguments(arguments)
-    check_new([args.output], args.overwrite)
     lengths, depths = parse_lengths(args.lengths), parse_grid(args.depths, "--depths", 0, 100)
     generator = make_generator(args)
     cells = [Cell(*cell) for cell in ((n, d, s) for n in lengths for s in range(args.samples) for d in depths)]
     tally = Tally()
+    check_new([args.output], args.overwrite)
     with writing(args.output, "--output"):
         atomic_write_lines(args.output, generate(generator, cells, tally))
     print(

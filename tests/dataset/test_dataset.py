@@ -181,7 +181,9 @@ def test_contexts_are_trimmed_to_the_decoders_window(store, model):
     assert sum(wide[step].counts["trimmed_contexts"] for step in range(3)) == 0
     assert sum(narrow[step].counts["trimmed_contexts"] for step in range(3)) > 0
     assert max(longest_row(narrow[step]) for step in range(3)) == window
-    with pytest.raises(UserError, match=r"examples.jsonl:\d+: its prompt and answer take .* window of 20"):
+    with pytest.raises(
+        UserError, match=r"examples.jsonl:\d+: its prompt of 34 and answer of 3 .* window of 20; shorten"
+    ):
         make_dataset(store, model, Stage(reasoning_share=1.0), window=20)[0]
 
 

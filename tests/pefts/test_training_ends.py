@@ -177,13 +177,13 @@ def assert_same_run(run, expected):
 
 def test_a_mistake_found_by_a_background_process_reads_as_one(make_config):
     restating = ("--data.stages", '[{"reasoning_share": 0.0}]')
-    narrow = ("--model.decoder_max_tokens", "20", "--data.num_workers", "1", *restating)
+    narrow = ("--model.decoder_max_tokens", "60", "--data.num_workers", "1", *restating)
     with pytest.raises(UserError) as caught:
         trainer_of(make_config(*narrow, validation=False)).train()
     assert not multiprocessing.active_children(), "it ends with the training"
     assert str(caught.value).startswith("context ")
     assert "Traceback" not in str(caught.value)
-    assert "leave no room for a chunk in a window of 20; lower data.max_answer_tokens to " in str(caught.value)
+    assert "leave no room for a chunk in a window of 60; lower data.max_answer_tokens to " in str(caught.value)
 
 
 @pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "No space left on device"), SafetensorError("os error 28")])

@@ -39,7 +39,7 @@ def test_the_official_folders(tmp_path, capsys):
     )
     write(root / "4096" / "data" / "qa_1" / "validation.jsonl", official(QA, ["red", "Red"], answer_prefix=" Answer:"))
     write(root / "8192" / "data" / "qa_1" / "validation.jsonl", official(QA + " Answer:", ["red"]))
-    main(["--input", str(root), "--output_dir", str(tmp_path / "out")])
+    main(["--input", str(root), "--output_dir", str(tmp_path / "out"), "--overwrite"])
     first, second, qa = read_jsonl(tmp_path / "out" / "ruler_4096.jsonl")
     assert first["id"] == "niah_multivalue-4096-0" and second["id"] == "niah_multivalue-4096-1"
     assert first["task"] == "ruler" and first["answer"] == ["1234567", "7654321"]
@@ -79,7 +79,7 @@ def test_task_and_length_from_the_options(tmp_path):
 def test_files_that_are_none(tmp_path, sample, options, message):
     path = write(tmp_path / "file.jsonl", sample)
     with pytest.raises(UserError, match=message):
-        main(["--input", str(path), "--output_dir", str(tmp_path / "out"), *options])
+        main(["--input", str(path), "--output_dir", str(tmp_path / "out"), "--overwrite", *options])
     assert not (tmp_path / "out").exists()
 
 

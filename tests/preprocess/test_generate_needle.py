@@ -20,7 +20,7 @@ STYLES = ("demo", "san_francisco", "numbers")
 
 
 def generate(path, *options: str) -> list[dict]:
-    main(["--output", str(path), *options])
+    main(["--output", str(path), "--overwrite", *options])
     return list(read_jsonl(path))
 
 
@@ -170,7 +170,7 @@ def test_what_is_left_out_of_a_text_is_counted(tmp_path, capsys):
 )
 def test_impossible_options(tmp_path, options, message):
     with pytest.raises(UserError, match=message):
-        main(["--output", str(tmp_path / "n.jsonl"), *options])
+        main(["--output", str(tmp_path / "n.jsonl"), "--overwrite", *options])
     assert not list(tmp_path.iterdir())
 
 

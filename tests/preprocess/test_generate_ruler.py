@@ -21,7 +21,7 @@ LENGTHS = (2048, 6000)
 
 def generate(folder, tokenizer: str, *options: str, lengths: str = "2048", num_samples: int = 2) -> list[dict]:
     arguments = ["--output_dir", str(folder), "--tokenizer", tokenizer, "--lengths", lengths]
-    main([*arguments, "--num_samples", str(num_samples), *options])
+    main([*arguments, "--overwrite", "--num_samples", str(num_samples), *options])
     return [record for path in sorted(folder.glob("ruler_*.jsonl")) for record in read_jsonl(path)]
 
 

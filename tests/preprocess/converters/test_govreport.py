@@ -50,7 +50,7 @@ def write_release(folder, crs=CRS, gao=GAO, splits=("train",)):
 
 
 def convert(source, target, *options: str, split: str = "train") -> list[dict]:
-    main(["govreport", "--input_dir", str(source), "--output_dir", str(target), *options])
+    main(["govreport", "--input_dir", str(source), "--output_dir", str(target), "--overwrite", *options])
     for line in (target / f"{split}.jsonl").read_bytes().splitlines():
         parse_record(line, accept_unlabelled=True)
     return list(read_jsonl(target / f"{split}.jsonl"))

@@ -28,7 +28,7 @@ ITEM = {
 
 
 def convert(source, target) -> list[dict]:
-    main(["longbench_v2", "--input_dir", str(source), "--output_dir", str(target)])
+    main(["longbench_v2", "--input_dir", str(source), "--output_dir", str(target), "--overwrite"])
     return list(read_jsonl(target / "test.jsonl"))
 
 

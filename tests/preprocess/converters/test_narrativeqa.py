@@ -69,7 +69,7 @@ def write_release(folder, documents: list[dict], questions: list[dict], stories:
 
 
 def convert(source, target, *options: str, split: str = "train") -> list[dict]:
-    main(["narrativeqa", "--input_dir", str(source), "--output_dir", str(target), *options])
+    main(["narrativeqa", "--input_dir", str(source), "--output_dir", str(target), "--overwrite", *options])
     return list(read_jsonl(target / f"{split}.jsonl"))
 
 

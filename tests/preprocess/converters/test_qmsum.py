@@ -39,7 +39,7 @@ def write_release(folder: Path, **splits: dict) -> Path:
 
 
 def convert(source: Path, target: Path, *options: str) -> list[dict]:
-    main(["qmsum", "--input_dir", str(source), "--output_dir", str(target), *options])
+    main(["qmsum", "--input_dir", str(source), "--output_dir", str(target), "--overwrite", *options])
     return list(read_jsonl(target / "train.jsonl"))
 
 

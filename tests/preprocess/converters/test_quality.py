@@ -29,7 +29,7 @@ def write(folder, name: str, *lines: dict) -> None:
 
 
 def convert(source, target, *options: str, split: str = "train") -> list[dict]:
-    main(["quality", "--input_dir", str(source), "--output_dir", str(target), *options])
+    main(["quality", "--input_dir", str(source), "--output_dir", str(target), "--overwrite", *options])
     for each in (target / f"{split}.jsonl").read_bytes().splitlines():
         parse_record(each, accept_unlabelled=split == "test")
     return list(read_jsonl(target / f"{split}.jsonl"))

@@ -28,7 +28,7 @@ FIELDS = ("--context_field", "document.text", "--prompt_field", "question", "--a
 
 
 def convert(target, *options: str, split: str = "train") -> list[dict]:
-    main(["table", "--output_dir", str(target), *options])
+    main(["table", "--output_dir", str(target), "--overwrite", *options])
     for line in (target / f"{split}.jsonl").read_bytes().splitlines():
         parse_record(line)
     return list(read_jsonl(target / f"{split}.jsonl"))

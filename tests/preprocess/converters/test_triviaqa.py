@@ -40,7 +40,7 @@ def write_release(folder, domain: str, evidence: dict[str, str], *questions: dic
 
 
 def convert(source, target, *options: str, split: str = "train") -> list[dict]:
-    main(["triviaqa", "--input_dir", str(source), "--output_dir", str(target), *options])
+    main(["triviaqa", "--input_dir", str(source), "--output_dir", str(target), "--overwrite", *options])
     for line in (target / f"{split}.jsonl").read_bytes().splitlines():
         parse_record(line, accept_unlabelled=split == "test")
     return list(read_jsonl(target / f"{split}.jsonl"))
