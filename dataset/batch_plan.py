@@ -196,7 +196,7 @@ class BatchPlan:
             "reasoning": reasoning_batch_size,
         }
         self.prompts_per_context = prompts_per_context
-        example_context = np.asarray(example_context, dtype=np.int64)
+        self.example_context = example_context = np.asarray(example_context, dtype=np.int64)
         # Examples in the order of their contexts: those of context c lie between two neighbouring offsets.
         self.examples_by_context = np.argsort(example_context, kind="stable")
         self.example_offsets = np.searchsorted(
@@ -238,10 +238,11 @@ class BatchPlan:
 
     def examples_answered(self) -> np.ndarray:
         """Return the examples that a stage answers if it lasts long enough, in ascending order."""
-        stages = [index for index, stage in enumerate(self.stages) if stage.reasoning_share > 0]
-        contexts = np.unique(np.concatenate([self._groups(index)[0] for index in stages] or [np.zeros(0, np.int64)]))
-        spans = [np.arange(*self.example_offsets[context : context + 2]) for context in contexts.tolist()]
-        return np.sort(self.examples_by_context[np.concatenate(spans)]) if spans else np.zeros(0, np.int64)
+        is_answered = np.zeros(len(self.num_chunks), dtype=bool)
+        for index, stage in enumerate(self.stages):
+            if stage.reasoning_share > 0:
+                is_answered[self._groups(index)[0]] = True
+        return np.flatnonzero(is_answered[self.example_context])
 
     def steps_in_epoch(self, objective: Objective) -> int:
         """Return how many steps of an objective the first stage takes to go through its units once."""

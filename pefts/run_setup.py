@@ -1,7 +1,6 @@
 """From a config to a trainer ready to run: model, data, optimizer, and the state of the checkpoint to continue from."""
 
 import dataclasses
-import hashlib
 import json
 import logging
 import platform
@@ -14,12 +13,11 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object, set_seed
 
-from dataset.batch_plan import BatchPlan, NoFittingPromptError, Stage
-from dataset.dataset import RowLimits, StepDataset
-from dataset.store import ChunkStore, check_store_paths
+from dataset.dataset import StepDataset
+from dataset.store import ChunkStore
 from model.backbones import load_config
 from model.checkpoint import MANIFEST_FILE, load_weights, read_config, verify_manifest
-from model.config import CUED, DEFAULT_TASK, UNDERSTANDING, E2LLMConfig
+from model.config import UNDERSTANDING, E2LLMConfig
 from model.pro_model import E2LLM
 from pefts.adapter_init import initialise_adapter
 from pefts.agreement import AgreedError, raise_together
@@ -28,7 +26,15 @@ from pefts.e2llm_args import TrainConfig
 from pefts.e2llm_trainer import Trainer
 from pefts.engines import Engine
 from pefts.optimizer import build_optimizer
-from utils.common_utils import UserError, atomic_write_text, closest, read_json, read_text, sha256_file
+from pefts.run_data import (
+    build_datasets,
+    check_validation,
+    open_store,
+    validation_fingerprint,
+    warn_of_prompts_left_out,
+    warn_of_unused_prompts,
+)
+from utils.common_utils import UserError, atomic_write_text, read_json, read_text, sha256_file
 from utils.tokenization import check_template
 
 logger = logging.getLogger(__name__)
@@ -103,11 +109,11 @@ def _build_run(config: TrainConfig, accelerator: Accelerator, engine: type[Engin
     train_store = open_store(config.data.train, "data.train", config.model)
     validation_store = open_store(config.data.validation, "data.validation", config.model)
     complete_model_config(config)
-    if config.init_from:
-        _check_checkpoint(Path(config.init_from), "init_from")
-        check_same_model(config.model, Path(config.init_from))
     if checkpoint:
         check_same_model(config.model, checkpoint)
+    elif config.init_from:
+        _check_checkpoint(Path(config.init_from), "init_from")
+        check_same_model(config.model, Path(config.init_from))
     compute = config.compute
     if engine.shards_weights and compute.fused_lora:
         logger.info("compute.fused_lora is off: this engine shards the weights, which the fused pass reads directly")
@@ -118,6 +124,7 @@ def _build_run(config: TrainConfig, accelerator: Accelerator, engine: type[Engin
     warn_of_unused_prompts(config, train_store, validation_store)
     data = build_datasets(config, model, train_store, validation_store, accelerator)
     data[0].check_examples()
+    warn_of_prompts_left_out(data[0])
     check_validation(data[1])
     validated = validation_fingerprint(validation_store, data[1]) if validation_store else None
     run = _Run(model, optimizer, data, train_store.fingerprint, validated, checkpoint)
@@ -129,7 +136,7 @@ def _build_run(config: TrainConfig, accelerator: Accelerator, engine: type[Engin
         logger.info("starting from the weights of %s", config.init_from)
     else:
         initialise_adapter(model, train_store, config)
-    _describe(model, data[0], config)
+    _describe(model, train_store, config)
     return run
 
 
@@ -209,21 +216,6 @@ def _check_checkpoint(path: Path, key: str) -> None:
         raise UserError(f"{key}={str(path)!r}: {error}") from None
 
 
-def open_store(paths: list[str], key: str, model: E2LLMConfig) -> ChunkStore | None:
-    """Open stores and check that they were chunked as the model's config says."""
-    if not paths:
-        return None
-    check_store_paths(paths, key, model.chunk_size, model.chunk_overlap)
-    store = ChunkStore.open(paths)
-    for option in ("chunk_size", "chunk_overlap"):
-        if getattr(store, option) != getattr(model, option):
-            raise UserError(
-                f"model.{option}={getattr(model, option)}: the store {key}={paths} was made with "
-                f"{option}={getattr(store, option)}; set it to that or chunk the data anew"
-            )
-    return store
-
-
 def complete_model_config(config: TrainConfig) -> None:
     """Fill in what the model config takes from files: prompt templates, windows and the layers that get LoRA."""
     for task, file in config.data.prompt_files.items():
@@ -247,19 +239,6 @@ def complete_model_config(config: TrainConfig) -> None:
             setattr(config.model, key, modules[side][model_type])
 
 
-def warn_of_unused_prompts(config: TrainConfig, *stores: ChunkStore | None) -> None:
-    """Say which templates of `data.prompt_files` are those of no task."""
-    known = {UNDERSTANDING, CUED, DEFAULT_TASK}.union(*(store.tasks for store in stores if store))
-    for task in sorted(config.data.prompt_files.keys() - known):
-        logger.warning(
-            "data.prompt_files.%s is not used: no example in data.train or data.validation has this task.%s It can be "
-            "one of %s",
-            task,
-            closest(task, known),
-            ", ".join(sorted(known - {""})),
-        )
-
-
 def check_same_model(config: E2LLMConfig, checkpoint: Path) -> None:
     """Refuse to continue a checkpoint with a model of another make."""
     saved = read_config(checkpoint)
@@ -270,86 +249,6 @@ def check_same_model(config: E2LLMConfig, checkpoint: Path) -> None:
     if differing:
         text = "; ".join(f"model.{key}: saved {before!r}, now {now!r}" for key, (before, now) in differing.items())
         raise UserError(f"{checkpoint} is of another model ({text}); restore these options or use another output_dir")
-
-
-def build_datasets(
-    config: TrainConfig,
-    model: E2LLM,
-    train_store: ChunkStore,
-    validation_store: ChunkStore | None,
-    accelerator: Accelerator,
-) -> tuple[StepDataset, dict[str, StepDataset]]:
-    """Build the training data and, by objective, the validation data with the lengths of the last stage."""
-    limits = RowLimits(model.decoder_window, config.data.max_answer_tokens, config.model.num_chunk_tokens)
-
-    def dataset(store: ChunkStore, stages: list[Stage], seed: int, num_steps: int) -> StepDataset:
-        plan = BatchPlan(
-            store.num_chunks,
-            store.example_context,
-            stages,
-            seed,
-            config.data.understanding_batch_size,
-            config.data.reasoning_batch_size,
-            config.data.prompts_per_context,
-        )
-        return StepDataset(
-            store,
-            plan,
-            model.chunk_tokenizer,
-            model.formatter,
-            config.model.templates,
-            limits,
-            num_steps,
-            config.data.micro_batch_size,
-            config.data.pack_prompts and model.takes_branches,
-            accelerator.process_index,
-            accelerator.num_processes,
-        )
-
-    train_data = dataset(train_store, config.data.stages, config.seed, config.num_steps)
-    validation_data = {}
-    if validation_store:
-        last = config.data.stages[-1]
-        shares = {"understanding": (0.0, 0.0), "cued": (0.0, 1.0), "reasoning": (1.0, 0.0)}
-        trained = {train_data.plan.objective(step) for step in range(config.num_steps)}
-        for objective in sorted(trained):
-            reasoning_share, cued_share = shares[objective]
-            stage = dataclasses.replace(last, steps=0, reasoning_share=reasoning_share, cued_share=cued_share)
-            # The seed is fixed: two runs are compared on the same batches.
-            try:
-                data = dataset(validation_store, [stage], 0, config.data.num_validation_batches)
-            except NoFittingPromptError:
-                raise UserError(
-                    f"data.validation={config.data.validation}: no prompt in it is about a context of "
-                    f"{stage.context_lengths}, as the last stage, data.stages[{len(config.data.stages) - 1}], answers; "
-                    "add such contexts or change the limits"
-                ) from None
-            data.num_steps = min(data.num_steps, data.plan.steps_in_epoch(objective))
-            validation_data[objective] = data
-    return train_data, validation_data
-
-
-def check_validation(validation_data: dict[str, StepDataset]) -> None:
-    """Prepare every validation batch of this process once: a mistake in one would end the run hours later.
-
-    Raises:
-        UserError: an example cannot be validated on.
-    """
-    try:
-        for data in validation_data.values():
-            for step in range(len(data)):
-                data[step]
-    except UserError as error:
-        raise UserError(f"data.validation: {error}") from None
-
-
-def validation_fingerprint(store: ChunkStore, validation_data: dict[str, StepDataset]) -> str:
-    """Return a hex digest of the store, of the batches drawn from it and of what they are cut to."""
-    batches = {
-        objective: [data.plan.batch(step) for step in range(len(data))] for objective, data in validation_data.items()
-    }
-    limits = [data.limits for data in validation_data.values()]
-    return hashlib.blake2b(repr((store.fingerprint, batches, limits)).encode(), digest_size=16).hexdigest()
 
 
 def write_config(config: TrainConfig, engine: str, num_processes: int) -> None:
@@ -372,8 +271,7 @@ def _git_revision() -> str | None:
     return result.stdout.strip() or None
 
 
-def _describe(model: E2LLM, data: StepDataset, config: TrainConfig) -> None:
-    store = data.store
+def _describe(model: E2LLM, store: ChunkStore, config: TrainConfig) -> None:
     trained = {"adapter": 0, "LoRA": 0}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
@@ -395,11 +293,3 @@ def _describe(model: E2LLM, data: StepDataset, config: TrainConfig) -> None:
         config.data.reasoning_batch_size,
         torch.get_num_threads(),
     )
-    num_left_out = store.num_examples - len(data.plan.examples_answered())
-    if num_left_out and any(stage.reasoning_share for stage in config.data.stages):
-        logger.warning(
-            "data.stages: %d of the %d prompts are about contexts of lengths that no stage answers "
-            "(min_context_chunks, max_context_chunks), and are not trained on",
-            num_left_out,
-            store.num_examples,
-        )

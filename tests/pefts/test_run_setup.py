@@ -171,10 +171,11 @@ def test_a_run_can_start_with_the_weights_of_another_on_other_data(
         if "lora_" in name or "adapter" in name:
             assert torch.equal(started[name], weight), name
     trainer.train()
-    # Resumed, it goes on with its own checkpoint.
-    assert trainer_of(make_config(*arguments, "--optim.learning_rate", "1e-3")).step == 7
+    # Resumed, it goes on with its own checkpoint, whatever has become of the other.
+    gone = ("--init_from", str(tmp_path / "gone"), *arguments[2:])
+    assert trainer_of(make_config(*gone, "--optim.learning_rate", "1e-3")).step == 7
     with pytest.raises(UserError, match=r"init_from='/.*': /.*: no checkpoint here"):
-        trainer_of(make_config("--init_from", str(tmp_path)))
+        trainer_of(make_config("--init_from", str(tmp_path), "--output_dir", str(tmp_path / "a")))
     with pytest.raises(UserError, match=r"step-000006 is of another model \(model.pma_heads: saved 4, now 2\)"):
         trainer_of(
             make_config("--init_from", str(checkpoint), "--model.pma_heads", "2", "--output_dir", str(tmp_path / "b"))
