@@ -57,6 +57,9 @@ class Stage:
     """Fewest chunks of a context whose prompts are answered."""
     max_context_chunks: int = 0
     """Most chunks of a context whose prompts are answered; 0: no limit."""
+    reasoning_batch_size: int = 0
+    """Contexts of a step that answers prompts, so that a stage of short contexts can take more of them than one of
+    long contexts; 0: data.reasoning_batch_size."""
 
     def __post_init__(self):
         for key in ("reasoning_share", "cued_share"):
@@ -75,8 +78,9 @@ class Stage:
                 f"data.stages: min_cued_chunks={self.min_cued_chunks} and max_cued_chunks={self.max_cued_chunks} make "
                 f"windows of {least} to {most} chunks (0 stands for min_window_chunks and max_window_chunks)"
             )
-        if self.steps < 0:
-            raise UserError(f"data.stages: steps={self.steps} must not be negative")
+        for key in ("steps", "reasoning_batch_size"):
+            if getattr(self, key) < 0:
+                raise UserError(f"data.stages: {key}={getattr(self, key)} must not be negative")
         if self.min_context_chunks < 1 or 0 < self.max_context_chunks < self.min_context_chunks:
             raise UserError(
                 f"data.stages: min_context_chunks={self.min_context_chunks} must be at least 1 and at most "
@@ -166,7 +170,7 @@ class BatchPlan:
         stages: the curriculum; the last stage lasts to the end.
         seed: decides every choice.
         understanding_batch_size: windows a step, cued or not.
-        reasoning_batch_size: contexts a step.
+        reasoning_batch_size: contexts a step, in stages that name no number of their own.
         prompts_per_context: most prompts answered from one encoding of a context.
 
     Raises:
@@ -190,11 +194,8 @@ class BatchPlan:
         self.stages = list(stages)
         self.stage_starts = list(itertools.accumulate((stage.steps for stage in stages[:-1]), initial=0))
         self.seed = seed
-        self.batch_sizes = {
-            "understanding": understanding_batch_size,
-            "cued": understanding_batch_size,
-            "reasoning": reasoning_batch_size,
-        }
+        self.understanding_batch_size = understanding_batch_size
+        self.reasoning_batch_size = reasoning_batch_size
         self.prompts_per_context = prompts_per_context
         self.example_context = example_context = np.asarray(example_context, dtype=np.int64)
         # Examples in the order of their contexts: those of context c lie between two neighbouring offsets.
@@ -213,7 +214,7 @@ class BatchPlan:
         """Return the global batch of a step (counted from 0)."""
         objective, earlier_steps = self._place(step)
         stage_index = self._stage_index(step)
-        size = self.batch_sizes[objective]
+        size = self.batch_size(objective, stage_index)[1]
         positions = np.arange(earlier_steps * size, (earlier_steps + 1) * size)
         if objective == "reasoning":
             epoch, units = self._prompts(stage_index, positions)
@@ -247,7 +248,15 @@ class BatchPlan:
     def steps_in_epoch(self, objective: Objective) -> int:
         """Return how many steps of an objective the first stage takes to go through its units once."""
         total = int(self._groups(0)[1][-1]) if objective == "reasoning" else int(self.chunk_ends[-1])
-        return -(-total // self.batch_sizes[objective])
+        return -(-total // self.batch_size(objective, 0)[1])
+
+    def batch_size(self, objective: Objective, stage_index: int) -> tuple[str, int]:
+        """Return the option that says how many units a stage's steps of an objective have, and the number."""
+        if objective != "reasoning":
+            return "data.understanding_batch_size", self.understanding_batch_size
+        if own := self.stages[stage_index].reasoning_batch_size:
+            return f"data.stages[{stage_index}].reasoning_batch_size", own
+        return "data.reasoning_batch_size", self.reasoning_batch_size
 
     def _place(self, step: int) -> tuple[Objective, int]:
         """Return the objective of a step, and how many steps of it the stage has had before."""

@@ -1,5 +1,6 @@
 """The training data by step: a store, a batch plan and two tokenizers give what a process trains on at step t."""
 
+import itertools
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -84,10 +85,11 @@ class StepDataset(Dataset):
         process_index: int = 0,
         num_processes: int = 1,
     ):
-        for objective, size in plan.batch_sizes.items():
+        for objective, stage_index in itertools.product(("understanding", "reasoning"), range(len(plan.stages))):
+            key, size = plan.batch_size(objective, stage_index)
             if size % num_processes:
                 raise UserError(
-                    f"data.{objective}_batch_size={size}: not divisible by the {num_processes} processes of this run; "
+                    f"{key}={size}: not divisible by the {num_processes} processes of this run; "
                     "make it a multiple, or start fewer with PROCESSES_PER_NODE"
                 )
         self.store = store

@@ -76,6 +76,8 @@ class E2LLM(nn.Module):
         self.decoder_tokenizer = decoder_tokenizer
         self.formatter = PromptFormatter(decoder_tokenizer, config.use_chat_template)
         self.chunk_tokenizer = ChunkTokenizer(encoder_tokenizer, self.encoder_window)
+        _check_limit("encoder_max_tokens", config.encoder_max_tokens, self.native_encoder_window)
+        _check_limit("decoder_max_tokens", config.decoder_max_tokens, self.native_decoder_window)
 
     @classmethod
     def from_backbones(
@@ -164,13 +166,17 @@ class E2LLM(nn.Module):
     @property
     def encoder_window(self) -> int:
         """Encoder tokens of the longest piece of a chunk, special tokens included."""
-        window = _window(self.chunk_encoder.backbone.config, self.encoder_tokenizer)
-        return min(self.config.encoder_max_tokens or window, window)
+        return self.config.encoder_max_tokens or self.native_encoder_window
+
+    @property
+    def native_encoder_window(self) -> int:
+        """Encoder tokens that the encoder was made for."""
+        return _window(self.chunk_encoder.backbone.config, self.encoder_tokenizer)
 
     @property
     def decoder_window(self) -> int:
         """Decoder positions that prompt, chunk tokens and answer may take together."""
-        return min(self.config.decoder_max_tokens or self.native_decoder_window, self.native_decoder_window)
+        return self.config.decoder_max_tokens or self.native_decoder_window
 
     @property
     def native_decoder_window(self) -> int:
@@ -295,6 +301,14 @@ def _window(config, tokenizer: PreTrainedTokenizerBase) -> int:
     if config.model_type in {"roberta", "xlm-roberta"}:
         window -= config.pad_token_id + 1  # their positions start after the padding id
     return min(window, tokenizer.model_max_length)
+
+
+def _check_limit(key: str, limit: int, window: int) -> None:
+    if limit > window:
+        backbone = key.split("_", 1)[0]
+        raise UserError(
+            f"model.{key}={limit}: the {backbone} was made for {window}; set it to at most that, or to 0 for all of it"
+        )
 
 
 def _set_dropout(backbone: nn.Module, probability: float) -> None:

@@ -14,7 +14,6 @@ from accelerate import Accelerator
 from accelerate.utils import gather_object, set_seed
 
 from dataset.dataset import StepDataset
-from dataset.store import ChunkStore
 from model.backbones import load_config
 from model.checkpoint import MANIFEST_FILE, load_weights, read_config, verify_manifest
 from model.config import UNDERSTANDING, E2LLMConfig
@@ -136,7 +135,7 @@ def _build_run(config: TrainConfig, accelerator: Accelerator, engine: type[Engin
         logger.info("starting from the weights of %s", config.init_from)
     else:
         initialise_adapter(model, train_store, config)
-    _describe(model, train_store, config)
+    _describe(model, data[0], config)
     return run
 
 
@@ -271,7 +270,8 @@ def _git_revision() -> str | None:
     return result.stdout.strip() or None
 
 
-def _describe(model: E2LLM, store: ChunkStore, config: TrainConfig) -> None:
+def _describe(model: E2LLM, data: StepDataset, config: TrainConfig) -> None:
+    store, plan = data.store, data.plan
     trained = {"adapter": 0, "LoRA": 0}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
@@ -283,13 +283,14 @@ def _describe(model: E2LLM, store: ChunkStore, config: TrainConfig) -> None:
         trained["LoRA"] / 1e6,
         frozen / 1e6,
     )
+    numbers_of_contexts = dict.fromkeys(plan.batch_size("reasoning", index)[1] for index in range(len(plan.stages)))
     logger.info(
-        "data: %d contexts, %d chunks, %d prompts; %d steps of %d windows or %d contexts; threads: %d",
+        "data: %d contexts, %d chunks, %d prompts; %d steps of %d windows or %s contexts; threads: %d",
         store.num_contexts,
         int(store.num_chunks.sum()),
         store.num_examples,
         config.num_steps,
         config.data.understanding_batch_size,
-        config.data.reasoning_batch_size,
+        " or ".join(map(str, numbers_of_contexts)),
         torch.get_num_threads(),
     )

@@ -1,8 +1,10 @@
 """QMSum (github.com/Yale-LILY/QMSum, folder data/ALL): one record a general or specific query.
 
 The context is the whole meeting, one `Speaker: content` line a turn, with the release's case and punctuation; runs of
-white space inside a turn become one space. Noise markers such as {vocalsound} stay, unless --strip_noise_markers is
-given.
+white space inside a turn become one space. With --context spans it is the turns that answer the query and no others, as
+the annotators marked them: short contexts to train on before whole meetings, and an upper bound of finding the turns
+(the "gold spans" of the QMSum paper, arXiv 2104.05938). Noise markers such as {vocalsound} stay, unless
+--strip_noise_markers is given.
 """
 
 import re
@@ -25,6 +27,13 @@ NOISE_MARKERS = re.compile(r"\{\s*(?:vocalsound|disfmarker|pause|gap|nonvocalsou
 
 def add_options(parser: ArgumentParser) -> None:
     add_input_dir(parser, "data/ALL of the release, or one of its folders train, val, test")
+    parser.add_argument(
+        "--context",
+        choices=("meeting", "spans"),
+        default="meeting",
+        help="what a query is asked about: the whole meeting (default), or just the turns marked as source of its "
+        "answer; queries without such turns, all general ones among them, are then dropped",
+    )
     parser.add_argument(
         "--strip_noise_markers",
         action="store_true",
@@ -55,11 +64,12 @@ def convert(split: Split, args: Namespace, counts: Counts) -> Iterator[dict]:
         raise UserError(f"{split.source}: holds no .json file; the QMSum release has one a meeting there")
     counts.odd["files that are not .json were passed over"] = sum(1 for _ in split.source.iterdir()) - len(paths)
     for path in tqdm(paths, desc=split.name, unit="meeting", disable=None):
-        yield from convert_meeting(path, args.strip_noise_markers, counts)
+        records = convert_meeting(path, args.strip_noise_markers, counts)
+        yield from _cut_to_spans(records, counts) if args.context == "spans" else records
 
 
 def convert_meeting(path: Path, strip_noise_markers: bool, counts: Counts) -> list[dict]:
-    """Return the records of one meeting file.
+    """Return the records of one meeting file, with the whole meeting as the context.
 
     `meta.topic_span` of a specific query is the release's relevant_text_span: first and last turn, from 0, inclusive.
     `meta.line_span` is the same in lines of the context, where turns without content are left out.
@@ -87,6 +97,19 @@ def convert_meeting(path: Path, strip_noise_markers: bool, counts: Counts) -> li
             record = {"id": f"{path.stem}:{kind}:{number}", "task": "qmsum"}
             records.append(record | {"context": context, "prompt": prompt, "answer": answer, "meta": meta})
     return records
+
+
+def _cut_to_spans(records: list[dict], counts: Counts) -> Iterator[dict]:
+    """Yield the records that have spans, with the lines of the spans, each once and in order, as their contexts."""
+    for record in records:
+        meta = dict(record["meta"])
+        chosen = {line for first, last in meta.pop("line_span", []) for line in range(first, last + 1)}
+        if not chosen:
+            counts.dropped[f"{meta['kind']} queries without spans"] += 1
+            continue
+        lines = record["context"].split("\n")
+        context = "\n".join(lines[line] for line in sorted(chosen))
+        yield record | {"id": f"{record['id']}:spans", "context": context, "meta": meta}
 
 
 def _read_turns(meeting: Fields, strip_noise_markers: bool, counts: Counts) -> tuple[list[str], list[int]]:

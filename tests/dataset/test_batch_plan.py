@@ -52,6 +52,19 @@ def test_every_prompt_is_answered_once_an_epoch():
     assert [plan.batch(step).epoch for step in range(4)] == [0, 0, 1, 1]
 
 
+def test_a_stage_may_have_a_number_of_contexts_a_step_of_its_own():
+    short = Stage(steps=4, reasoning_share=0.5, max_context_chunks=3, reasoning_batch_size=2)
+    plan = make_plan([short, Stage(reasoning_share=1.0)], reasoning_batch_size=1)
+    sizes = [(plan.objective(step), len(plan.batch(step).units)) for step in range(6)]
+    assert sizes == [*([("understanding", 6), ("reasoning", 2)] * 2), ("reasoning", 1), ("reasoning", 1)]
+    fitting = {example for example, context in enumerate(EXAMPLE_CONTEXT) if NUM_CHUNKS[context] <= 3}
+    answered = [example for step in (1, 3) for unit in plan.batch(step).units for example in unit.examples]
+    assert set(answered) <= fitting
+    assert plan.batch_size("reasoning", 0) == ("data.stages[0].reasoning_batch_size", 2)
+    with pytest.raises(UserError, match="reasoning_batch_size=-1 must not be negative"):
+        Stage(reasoning_batch_size=-1)
+
+
 def test_every_chunk_begins_or_ends_a_window_once_an_epoch():
     plan = make_plan([Stage(reasoning_share=0.0, max_window_chunks=1)])
     units = [unit for step in range(3) for unit in plan.batch(step).units]

@@ -159,6 +159,8 @@ def test_batch_that_cannot_be_shared_is_refused(store, model):
     message = r"data.understanding_batch_size=8: not divisible by the 3 processes.*make it a multiple, or start fewer"
     with pytest.raises(UserError, match=message):
         make_dataset(store, model, Stage(), num_processes=3)
+    with pytest.raises(UserError, match=r"data\.stages\[0\]\.reasoning_batch_size=3: not divisible by the 2 processes"):
+        make_dataset(store, model, Stage(reasoning_batch_size=3), num_processes=2)
 
 
 def test_cuts_are_counted(store, model):

@@ -204,6 +204,15 @@ def test_unknown_lora_layers_are_named(model_config):
         E2LLM.from_backbones(model_config, ComputeConfig(dtype="float32"))
 
 
+@pytest.mark.parametrize("side", ["encoder", "decoder"])
+def test_limits_above_a_window_are_named(model, model_config, side):
+    window = getattr(model, f"native_{side}_window")
+    allowed = build_model(dataclasses.replace(model_config, **{f"{side}_max_tokens": window}))
+    assert getattr(allowed, f"{side}_window") == window
+    with pytest.raises(UserError, match=rf"model.{side}_max_tokens={window + 1}: the {side} was made for {window};"):
+        build_model(dataclasses.replace(model_config, **{f"{side}_max_tokens": window + 1}))
+
+
 def test_missing_backbones_are_named(model_config):
     for reference, message in (
         ("/no/such/folder", r"model.encoder='/no/such/folder': no such file or folder"),

@@ -82,6 +82,22 @@ def test_noise_markers_are_stripped_and_what_they_leave_empty_is_dropped(tmp_pat
     assert "1 turns without content, 1 turns of noise markers only" in capsys.readouterr().out
 
 
+def test_spans_alone_are_the_context_and_queries_without_them_are_dropped(tmp_path, capsys):
+    queries = meeting()["specific_query_list"] + [{"query": "q", "answer": "a", "relevant_text_span": [["1", "1"]]}]
+    source = write_release(tmp_path / "ALL", train={"a": meeting(specific_query_list=queries)})
+    records = convert(source, tmp_path / "out", "--context", "spans")
+    assert [record["id"] for record in records] == ["a:specific:0:spans", "a:specific:1:spans"]
+    assert [record["context"].split("\n") for record in records] == [
+        ["Grad B: {disfmarker} {pause}", "Grad A: Let 's talk about costs .", "Professor C: Fine ."],
+        ["Grad A: OK , we 're {vocalsound} on ."],
+    ], "a line that two spans hold comes once"
+    assert records[0]["meta"] == {"meeting": "a", "kind": "specific", "topic_span": [[1, 2], [2, 4]]}
+    dropped = "dropped: 1 turns without content, 1 general queries without spans, 1 specific queries without spans"
+    printed = capsys.readouterr()
+    assert dropped in printed.out
+    assert "2 records from 1 meetings, 5 turns, 4 queries" in printed.out
+
+
 def test_splits_are_kept_apart_and_chosen(tmp_path):
     source = write_release(tmp_path / "ALL", train={"a": meeting()}, val={"v": meeting()}, test={"t": meeting()})
     convert(source, tmp_path / "out")
