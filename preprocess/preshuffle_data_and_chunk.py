@@ -35,6 +35,7 @@ from utils.common_utils import UserError, atomic_folder, atomic_write_text, run_
 
 BUCKET_BYTES = 128 << 20
 SPLIT_BYTES = 32 << 20
+TABLE_SUFFIXES = (".csv", ".tsv", ".parquet")
 
 
 @dataclass(frozen=True)
@@ -120,6 +121,11 @@ def find_inputs(paths: tuple[Path, ...]) -> tuple[InputFile, ...]:
             raise UserError(f"{path}: no such file")
         if not path.is_file():
             raise UserError(f"{path}: not a file; give the JSONL files in it, such as {path}/*.jsonl")
+        if path.suffix in TABLE_SUFFIXES:
+            raise UserError(
+                f"{path}: expected JSONL, found {path.suffix}; `python preprocess/convert.py table --input {path} ...` "
+                "turns it into JSONL"
+            )
         if path.stat().st_size == 0:
             raise UserError(f"{path}: the file is empty; was it written completely? If so, leave it out of --input")
     resolved = [path.resolve() for path in paths]

@@ -1,5 +1,6 @@
-"""Rows of JSONL, JSON and Parquet files, and the files of a folder by split."""
+"""Rows of JSONL, JSON, CSV and Parquet files, and the files of a folder by split."""
 
+import csv
 import json
 import re
 from collections.abc import Iterator, Sequence
@@ -10,7 +11,8 @@ import pyarrow.parquet as pq
 
 from utils.common_utils import UserError, read_json, read_jsonl
 
-SUFFIXES = (".jsonl", ".json", ".parquet")
+_DELIMITERS = {".csv": ",", ".tsv": "\t"}
+SUFFIXES = (".jsonl", ".json", ".parquet", *_DELIMITERS)
 _SPLIT_NAMES = {
     "train": "train",
     "validation": "validation",
@@ -20,10 +22,12 @@ _SPLIT_NAMES = {
     "test": "test",
 }
 _BATCH_ROWS = 64
+_MAX_FIELD = (1 << 31) - 1
+"""Characters of a CSV field; the library's own limit of 131,072 is less than a long context has."""
 
 
 def table_files(folder: Path) -> list[Path]:
-    """Return the JSONL, JSON and Parquet files of a folder in the order of their names."""
+    """Return the files of a folder that hold rows, in the order of their names."""
     if not folder.is_dir():
         return []
     return sorted(path for path in folder.iterdir() if path.suffix in SUFFIXES and path.is_file())
@@ -42,7 +46,8 @@ def files_by_split(folder: Path) -> dict[str, list[Path]]:
 def read_rows(paths: Sequence[Path]) -> Iterator[tuple[str, dict]]:
     """Yield the rows of files one after the other, each with its place for messages.
 
-    A `.json` file holds a list of objects, a `.jsonl` file one object a line; Parquet is read in small batches.
+    A `.json` file holds a list of objects, a `.jsonl` file one object a line; the first row of `.csv` and `.tsv` names
+    the fields, whose values are all texts; Parquet is read in small batches.
 
     Raises:
         UserError: a file cannot be read or is not what its name says.
@@ -50,6 +55,8 @@ def read_rows(paths: Sequence[Path]) -> Iterator[tuple[str, dict]]:
     for path in paths:
         if path.suffix == ".parquet":
             yield from _read_parquet(path)
+        elif path.suffix in _DELIMITERS:
+            yield from _read_csv(path)
         elif path.suffix == ".json":
             rows = read_json(path)
             if not isinstance(rows, list):
@@ -66,6 +73,31 @@ def count_rows(paths: Sequence[Path]) -> int | None:
     if any(path.suffix != ".parquet" for path in paths):
         return None
     return sum(_open_parquet(path).metadata.num_rows for path in paths)
+
+
+def _read_csv(path: Path) -> Iterator[tuple[str, dict]]:
+    csv.field_size_limit(_MAX_FIELD)
+    number = 0
+    try:
+        with open(path, encoding="utf-8-sig", newline="") as file:
+            reader = csv.reader(file, delimiter=_DELIMITERS[path.suffix], strict=True)
+            names = next(reader, [])
+            if repeated := sorted({name for name in names if names.count(name) > 1}):
+                raise UserError(
+                    f"{path}: its first row names the field {repeated[0]!r} {names.count(repeated[0])} times"
+                )
+            for row in filter(None, reader):  # an empty line has no field
+                number += 1
+                place = f"{path}, row {number} (up to line {reader.line_num})"
+                if len(row) != len(names):
+                    raise UserError(f"{place}: {len(row)} fields, but the first row names {len(names)}")
+                yield place, dict(zip(names, row, strict=True))
+    except csv.Error as error:
+        raise UserError(f"{path}: cannot be read after row {number} ({error})") from None
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: not valid UTF-8 after row {number} ({error.reason})") from None
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror}") from None
 
 
 def _read_parquet(path: Path) -> Iterator[tuple[str, dict]]:
@@ -89,8 +121,12 @@ def _open_parquet(path: Path) -> pq.ParquetFile:
 def value_at(row: dict, field: str) -> object:
     """Return the value at a dotted path, None where it is not there; in a list, the values of its items.
 
+    A field of the row whose own name has the dots comes first, as columns of CSV files may be called so.
+
     `value_at({"answers": [{"text": "a"}, {"text": "b"}]}, "answers.text")` is `["a", "b"]`.
     """
+    if field in row:
+        return row[field]
     value: object = row
     for part in field.split("."):
         if isinstance(value, list):

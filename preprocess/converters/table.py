@@ -1,4 +1,4 @@
-"""Any JSONL, JSON or Parquet file, or anything that the `datasets` library loads, by naming the fields to take.
+"""Any JSONL, JSON, CSV or Parquet file, or anything that the `datasets` library loads, by naming the fields to take.
 
 A field is a name or a dotted path; in a list the values of its items are taken ("answers.text"). Without a prompt and
 an answer the records are contexts for the understanding objective.
@@ -21,8 +21,8 @@ def add_options(parser: ArgumentParser) -> None:
     source.add_argument(
         "--input",
         type=Path,
-        help="a .jsonl, .json or .parquet file, which becomes train.jsonl, or a folder with files named train..., "
-        "validation..., test...",
+        help="a .jsonl, .json, .csv, .tsv or .parquet file, which becomes train.jsonl, or a folder with files named "
+        "train..., validation..., test...",
     )
     source.add_argument("--dataset", help="name or path that datasets.load_dataset takes; needs the datasets library")
     parser.add_argument("--config", help="configuration of --dataset")
@@ -100,7 +100,7 @@ def convert(split: Split, args: Namespace, counts: Counts) -> Iterator[dict]:
 
 def _required(row: dict, field: str, option: str, place: str) -> object:
     value = value_at(row, field)
-    if value is None and field.split(".")[0] not in row:
+    if value is None and not {field, field.split(".")[0]} & row.keys():
         raise UserError(f"{place}: no field {field!r} ({option}); it holds {describe(row)}.{closest(field, row)}")
     return value
 
@@ -136,7 +136,7 @@ def _answers(row: dict, field: str, place: str) -> str | list[str]:
 
 CONVERTER = Converter(
     "table",
-    "any JSONL, JSON or Parquet, or anything `datasets` loads, by naming its fields",
+    "any JSONL, JSON, CSV or Parquet, or anything `datasets` loads, by naming its fields",
     add_options,
     find_splits,
     convert,

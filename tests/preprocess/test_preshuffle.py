@@ -257,10 +257,12 @@ def test_an_input_without_a_usable_record_is_an_error(tmp_path, lines, message):
 def test_missing_empty_and_repeated_inputs_are_errors(tmp_path):
     good, empty = write_lines(tmp_path / "a.jsonl", [GOOD]), tmp_path / "empty.jsonl"
     empty.touch()
+    (tmp_path / "rows.csv").write_text("context\nA story.\n")
     for paths, message in (
         ([tmp_path / "none.jsonl"], r"none\.jsonl: no such file"),
         ([good, empty], r"empty\.jsonl: the file is empty"),
         ([tmp_path], r"not a file"),
+        ([tmp_path / "rows.csv"], r"rows\.csv: expected JSONL, found \.csv; .*convert\.py table --input .*rows\.csv"),
         ([good, tmp_path / "." / "a.jsonl"], r"a\.jsonl: given 2 times"),
     ):
         with pytest.raises(UserError, match=message):

@@ -61,6 +61,17 @@ def test_fields_are_mapped(tmp_path, form, capsys):
     assert "dropped: 1 rows with an empty prompt, 1 rows with an empty answer" in capsys.readouterr().out
 
 
+def test_csv_with_dots_in_its_names(tmp_path, capsys):
+    path = tmp_path / "rows.csv"
+    path.write_text('key,article.body,summary\n7,"A story,\nin two lines.",Short.\n8,More.,\n')
+    fields = ("--context_field", "article.body", "--prompt", "Summarise it.", "--answer_field", "summary")
+    (record,) = convert(tmp_path / "out", "--input", str(path), *fields, "--id_field", "key")
+    assert record == {"id": "7", "context": "A story,\nin two lines.", "prompt": "Summarise it.", "answer": "Short."}
+    assert "dropped: 1 rows with an empty answer" in capsys.readouterr().out
+    with pytest.raises(UserError, match=r"row 1 .*: no field 'article.text' \(--context_field\); it holds \"key\""):
+        convert(tmp_path / "out", "--input", str(path), "--context_field", "article.text")
+
+
 def test_splits_of_a_folder_are_kept_apart(tmp_path):
     (tmp_path / "in").mkdir()
     for name in ("train", "val", "test"):
@@ -142,8 +153,8 @@ def test_mistakes_are_named(tmp_path, options, message):
 
 
 def test_the_input_must_be_a_table(tmp_path):
-    (tmp_path / "rows.csv").write_text("a,b")
-    with pytest.raises(UserError, match="rows.csv: the name must end in one of .jsonl"):
-        convert(tmp_path / "out", "--input", str(tmp_path / "rows.csv"), "--context_field", "a")
+    (tmp_path / "rows.xlsx").write_text("a,b")
+    with pytest.raises(UserError, match="rows.xlsx: the name must end in one of .jsonl"):
+        convert(tmp_path / "out", "--input", str(tmp_path / "rows.xlsx"), "--context_field", "a")
     with pytest.raises(UserError, match="neither a file nor a folder with files such as train.jsonl"):
         convert(tmp_path / "out", "--input", str(tmp_path), "--context_field", "a")
