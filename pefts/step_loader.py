@@ -1,5 +1,6 @@
 """The steps of a `StepDataset`, prepared ahead by background processes."""
 
+import resource
 import signal
 from collections.abc import Iterator
 
@@ -12,6 +13,8 @@ from utils.common_utils import UserError
 GRACE_SECONDS = 600
 """How long the background processes outlive a SIGTERM, so that the step under way can end: on a processor one over long
 contexts takes a minute. They end with the training process in any case."""
+OPEN_FILES = 8192
+"""Open files that are enough for the steps prepared ahead: each of their tensors comes as one, hundreds a step."""
 
 
 def step_data(dataset: StepDataset, steps: range, num_workers: int) -> Iterator[StepData]:
@@ -20,6 +23,8 @@ def step_data(dataset: StepDataset, steps: range, num_workers: int) -> Iterator[
     Raises:
         UserError: as the dataset raises it, also where a background process met it.
     """
+    if num_workers:
+        _allow_open_files()
     # Not prepared by accelerate: the dataset gives each process its own share already.
     loader = DataLoader(
         dataset,
@@ -38,6 +43,16 @@ def step_data(dataset: StepDataset, steps: range, num_workers: int) -> Iterator[
         # The frames on its way here hold the loader's iterator, which ends its processes when it is let go of.
         error.__traceback__ = None
     raise UserError(message)
+
+
+def _allow_open_files() -> None:
+    """Raise this process's limit of open files to what the system grants; where that is little, pass tensors by name."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = OPEN_FILES if hard == resource.RLIM_INFINITY else min(OPEN_FILES, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+    if hard != resource.RLIM_INFINITY and hard < OPEN_FILES:
+        torch.multiprocessing.set_sharing_strategy("file_system")
 
 
 def _outlive_signals(_worker: int) -> None:
