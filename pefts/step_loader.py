@@ -46,7 +46,7 @@ def step_data(dataset: StepDataset, steps: range, num_workers: int) -> Iterator[
 
 
 def _allow_open_files() -> None:
-    """Raise this process's limit of open files to what the system grants; where that is little, pass tensors by name."""
+    """Raise this process's limit of open files as the system lets it; where that is little, pass tensors by name."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = OPEN_FILES if hard == resource.RLIM_INFINITY else min(OPEN_FILES, hard)
     if soft != resource.RLIM_INFINITY and soft < wanted:
