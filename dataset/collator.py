@@ -121,7 +121,6 @@ def collate(
     units: Sequence[TokenizedUnit],
     num_chunk_tokens: int,
     encoder_pad_id: int,
-    decoder_pad_id: int,
     pack: bool = False,
 ) -> MicroBatch:
     """Lay units out as tensors; rows are padded on the right.
@@ -147,7 +146,8 @@ def collate(
     rows = lay_end_to_end(lengths) if pack else [[index] for index in range(len(sequences))]
     shape = (len(rows), max(sum(lengths[index] for index in row) for row in rows))
     decoder = {
-        "input_ids": torch.full(shape, decoder_pad_id),
+        # Any token of the vocabulary will do on padding, and a tokenizer's own may lie beyond the decoder's.
+        "input_ids": torch.zeros(shape, dtype=torch.long),
         # Zero on padding, since embeddings of positions are looked up there too.
         "position_ids": torch.zeros(shape, dtype=torch.long),
         "labels": torch.full(shape, IGNORE),

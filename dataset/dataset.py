@@ -118,7 +118,6 @@ class StepDataset(Dataset):
                 mine[start : start + units_at_once],
                 self.limits.num_chunk_tokens,
                 self.chunk_tokenizer.tokenizer.pad_token_id,
-                self.formatter.tokenizer.pad_token_id,
                 self.pack,
             )
             for start in range(0, len(mine), units_at_once)
@@ -148,8 +147,9 @@ class StepDataset(Dataset):
 
         Raises:
             UserError: an example has no answer.
-            NoRoomError: a prompt leaves no room for a chunk.
+            NoRoomError: a prompt leaves no room for a chunk, or a window to restate none for all of its own.
         """
+        self._check_windows()
         answered = self.plan.examples_answered()
         unanswered = answered[self.store.num_answers[answered] == 0]
         prompts = [self.formatter.prompt_ids(template) for template in self.templates.values()]
@@ -161,12 +161,43 @@ class StepDataset(Dataset):
         for index in tqdm(doubtful, "checking long prompts", leave=False, disable=len(doubtful) < MANY_PROMPTS):
             self._room(self._reasoning_row(index, Counter()))
 
+    def _check_windows(self) -> None:
+        """Lay out the longest window that each objective restates, where the decoder may have no room for it."""
+        widths = {}
+        for stage in self.plan.stages:
+            shares = {"understanding": 1 - stage.cued_share, "cued": stage.cued_share}
+            for objective, share in shares.items():
+                if share * (1 - stage.reasoning_share) > 0:
+                    widths[objective] = max(widths.get(objective, 0), stage.window_limits(objective)[1])
+        for objective, width in widths.items():
+            prompt = self.formatter.prompt_ids(self.templates[objective])
+            # A cue is a part of what is restated, and so no longer than the answer.
+            most_tokens = len(prompt.prefix_ids) + len(prompt.suffix_ids) + 2 * self.limits.max_answer_tokens
+            if most_tokens + width * self.limits.num_chunk_tokens > self.limits.decoder_window:
+                self._check_window(Unit(*self.store.longest_run(width), num_cues=int(objective == "cued")))
+
+    def _check_window(self, unit: Unit) -> None:
+        rows, piece_ids, _ = self._rows(unit, Counter())
+        room = min(self._room(row) for row in rows)
+        if len(piece_ids) > room:
+            raise NoRoomError(
+                f"{rows[0].example_id}: it has {len(piece_ids)} chunks, and beside its prompt and what it restates a "
+                f"window of {self.limits.decoder_window} decoder positions has room for {room}; lower "
+                "max_window_chunks or max_cued_chunks of data.stages, or data.max_answer_tokens"
+            )
+
     def _share(self, units: Sequence[Unit]) -> list[Unit]:
         """Return those of a global batch's units that fall to this process."""
         by_size = sorted(units, key=lambda unit: unit.first_chunk - unit.end_chunk)
         return by_size[self.process_index :: self.num_processes]
 
     def _tokenize(self, unit: Unit, counts: dict[str, int]) -> TokenizedUnit:
+        rows, piece_ids, pieces = self._rows(unit, counts)
+        counts["split_chunks"] += sum(count > 1 for count in pieces)
+        return TokenizedUnit(self._fit(piece_ids, rows, counts), rows)
+
+    def _rows(self, unit: Unit, counts: dict[str, int]) -> tuple[list[DecoderRow], list[list[int]], list[int]]:
+        """Return a unit's decoder rows and what the encoder reads for them, as `ChunkTokenizer` gives it."""
         chunks = self.store.context_chunks(unit.context, unit.first_chunk, unit.end_chunk)
         if unit.examples:
             rows = [self._reasoning_row(index, counts) for index in unit.examples]
@@ -174,9 +205,7 @@ class StepDataset(Dataset):
             rows = self._cued_rows(unit, chunks, counts)
         else:
             rows = [self._understanding_row(unit, chunks, counts)]
-        piece_ids, pieces = self.chunk_tokenizer(chunks)
-        counts["split_chunks"] += sum(count > 1 for count in pieces)
-        return TokenizedUnit(self._fit(piece_ids, rows, counts), rows)
+        return rows, *self.chunk_tokenizer(chunks)
 
     def _reasoning_row(self, index: int, counts: dict[str, int]) -> DecoderRow:
         example = self.store.example(index)

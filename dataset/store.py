@@ -253,6 +253,19 @@ class ChunkStore:
         spans = zip(starts[start:end].tolist(), previous_ends[start:end].tolist(), strict=True)
         return [len(view.decode(row, *span)) for span in spans]
 
+    def longest_run(self, num_chunks: int) -> tuple[int, int, int]:
+        """Return the context and the chunks [start:end] of the run of at most `num_chunks` that has the most bytes."""
+        longest, best = -1, (0, 0, 0)
+        for index in range(self.num_contexts):
+            view, row = self._context(index)
+            starts, ends = view.chunk_bytes(row)
+            width = min(num_chunks, len(starts))
+            lengths = ends[width - 1 :] - starts[: len(starts) - width + 1]
+            if len(lengths) and lengths.max() > longest:
+                first = int(lengths.argmax())
+                longest, best = lengths[first], (index, first, first + width)
+        return best
+
     def example(self, index: int) -> Example:
         """Return an example; `meta` is decoded from its JSON."""
         file_index, row = _locate(self._example_starts, index, "example")

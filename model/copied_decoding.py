@@ -92,7 +92,7 @@ def _generate_rows(
             attention_mask=mask_RT,
             past_key_values=cache,
             max_new_tokens=max_new_tokens,
-            pad_token_id=model.decoder_tokenizer.pad_token_id,
+            pad_token_id=model.decoder_tokenizer.eos_token_id,  # a pad token of its own may lie beyond the vocabulary
             eos_token_id=sorted(end_ids) or None,
             logits_processor=LogitsProcessorList([clock]),
             **options,

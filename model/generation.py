@@ -15,7 +15,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from model.copied_decoding import generate_copied
-from model.packed_decoding import DecodedPrompt, PackedDecoder, can_pack, plan_groups
+from model.packed_decoding import DecodedPrompt, PackedDecoder, plan_groups
 from utils.chunking import split_into_chunks
 from utils.common_utils import UserError
 from utils.tokenization import check_template, pad_chunks
@@ -257,7 +257,7 @@ def answer_inputs(
         R answers, in the order of the inputs.
     """
     started = time.perf_counter()
-    packed = _is_greedy(sampling) and can_pack(model)
+    packed = _is_greedy(sampling) and model.takes_branches
     end_ids = model.end_token_ids if stop_at_eos else frozenset()
     heads, numbers_by_head = _share_heads(inputs)
     tails = [[max(1, len(inputs[number].tail_ids)) for number in numbers] for numbers in numbers_by_head]

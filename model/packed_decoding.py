@@ -13,7 +13,6 @@ Shape suffixes: U rows, Q queries of a row in one pass, T columns of the cache, 
 d decoder width.
 """
 
-import inspect
 import itertools
 import time
 from collections.abc import Collection, Sequence
@@ -38,18 +37,6 @@ _GROWTH = 64
 """Columns by which a full cache layer grows at least."""
 _DROP_BELOW = 0.75
 """Rows without a live prompt leave the cache when no more than this share of the rows is left: leaving copies it."""
-
-
-def can_pack(model: "E2LLM") -> bool:
-    """Tell whether a decoder can run packed: full attention in all layers, kernels that take any mask, positions that
-    are given and not counted. Others go through transformers' `generate`, with a copy of the beginning a prompt."""
-    decoder = model.causal_lm.get_decoder()
-    layers = DynamicCache(config=decoder.config).layers
-    return (
-        model.resolved_compute.attn_implementation in {"sdpa", "eager"}
-        and all(type(layer) is DynamicLayer for layer in layers)
-        and "position_ids" in inspect.signature(decoder.forward).parameters
-    )
 
 
 class ReservedLayer(DynamicLayer):

@@ -5,6 +5,7 @@ positions, d decoder width, S slots (places of chunk tokens in all rows), N labe
 """
 
 import contextlib
+import inspect
 import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -14,7 +15,8 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import nn
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 from model import checkpoint, generation
 from model.backbones import load_decoder, load_encoder, load_tokenizer
@@ -63,10 +65,8 @@ class E2LLM(nn.Module):
         self.folded_encoder_lora = ""
         """Hash of the encoder's LoRA once it is folded in."""
         self._fingerprint: tuple[list, str] | None = None
-        embeddings = decoder.get_input_embeddings().weight
-        # Measured on a part of a large vocabulary: enough for a standard deviation.
-        embedding_std = embeddings[:20000].detach().float().std().item()
-        adapter = build_adapter(config, encoder.config.hidden_size, embeddings.shape[1], embedding_std)
+        self._check_decoder_layers()
+        adapter = build_adapter(config, encoder.config.hidden_size, *_embedding_shape(decoder))
         self.chunk_encoder = ChunkEncoder(
             encoder, adapter, compute.encoder_token_budget, compute.recompute_chunks, config.encoder_layers
         )
@@ -194,12 +194,16 @@ class E2LLM(nn.Module):
 
     @property
     def takes_branches(self) -> bool:
-        """Whether the decoder can read packed prompts: its attention takes a mask of its own for every position.
+        """Whether the decoder can read packed prompts: its attention takes a mask of its own for every position, and
+        its positions are given and not counted.
 
-        Flash and flex attention do not, and layers with a sliding window would lose it.
+        Flash and flex attention do not take one, and layers with a sliding window would lose it.
         """
-        has_window = bool(getattr(self.decoder.config, "sliding_window", None))
-        return self.resolved_compute.attn_implementation in ("eager", "sdpa") and not has_window
+        return (
+            self.resolved_compute.attn_implementation in ("eager", "sdpa")
+            and self._cache_layer_types() == {DynamicLayer}
+            and "position_ids" in inspect.signature(self.causal_lm.get_decoder().forward).parameters
+        )
 
     def forward(self, batch: dict[str, torch.Tensor], shuffle_chunk_tokens: bool = False) -> LossOutput:
         """Compute the summed loss of a batch as `dataset.collator.collate` makes it.
@@ -274,6 +278,18 @@ class E2LLM(nn.Module):
         """The decoder without PEFT's wrapper; its linear layers still carry LoRA."""
         return self.decoder.get_base_model() if isinstance(self.decoder, PeftModel) else self.decoder
 
+    def _cache_layer_types(self) -> set[type]:
+        return {type(layer) for layer in DynamicCache(config=self.causal_lm.get_decoder().config).layers}
+
+    def _check_decoder_layers(self) -> None:
+        if others := self._cache_layer_types() - {DynamicLayer, DynamicSlidingWindowLayer}:
+            kinds = ", ".join(sorted(kind.__name__ for kind in others))
+            raise UserError(
+                f"model.decoder={self.config.decoder!r}: a {self.causal_lm.config.model_type} model has layers "
+                f"without full or sliding-window attention ({kinds}), which cannot go on from a context that is kept; "
+                "choose another decoder"
+            )
+
 
 def packed_attention_mask(
     sequence_ids_BT: torch.Tensor, branch_ids_BT: torch.Tensor, dtype: torch.dtype
@@ -294,6 +310,16 @@ def packed_attention_mask(
     seen_BTT = same_sequence_BTT & (same_branch_BTT | shared_B1T) & causal_TT
     mask_BTT = torch.zeros(seen_BTT.shape, dtype=dtype, device=seen_BTT.device)
     return mask_BTT.masked_fill(~seen_BTT, torch.finfo(dtype).min)[:, None]
+
+
+def _embedding_shape(decoder: PreTrainedModel | PeftModel) -> tuple[int, float]:
+    """Return width and standard deviation of what the decoder reads, which some scale on the way (Gemma)."""
+    embedding = decoder.get_input_embeddings()
+    # A part of a large vocabulary is enough for a standard deviation.
+    ids = torch.arange(min(20000, embedding.weight.shape[0]), device=embedding.weight.device)
+    with torch.no_grad():
+        rows = embedding(ids).float()
+    return rows.shape[1], rows.std().item()
 
 
 def _window(config, tokenizer: PreTrainedTokenizerBase) -> int:

@@ -80,8 +80,7 @@ def _restating_batch(model: E2LLM, texts: Sequence[str]) -> MicroBatch:
         row = DecoderRow(prompt, model.formatter.answer_ids(text), text)
         units.append(TokenizedUnit(piece_ids[first : first + count], [row]))
         first += count
-    pad_ids = model.encoder_tokenizer.pad_token_id, model.decoder_tokenizer.pad_token_id
-    return collate(units, model.config.num_chunk_tokens, *pad_ids).to(model.device)
+    return collate(units, model.config.num_chunk_tokens, model.encoder_tokenizer.pad_token_id).to(model.device)
 
 
 def attend_to_chunks(evaluator: Evaluator) -> dict[str, list[dict] | str]:

@@ -51,6 +51,19 @@ PLACES = (
     "data.prompt_files",
 )
 """Options that say where something is, which machines may know by different names: what is there is compared."""
+FREE_TO_CHANGE = {
+    "trust_remote_code",
+    "chunk_size",
+    "chunk_overlap",
+    "encoder_max_tokens",
+    "decoder_max_tokens",
+    "decoder_native_window",
+    "lora_dropout",
+    "encoder_dropout",
+    "use_chat_template",
+    "templates",
+}
+"""Options of the model that a run may have otherwise than the one whose weights it starts with."""
 
 
 def build_trainer(config: TrainConfig, accelerator: Accelerator, engine: type[Engine] = Engine) -> Trainer:
@@ -112,7 +125,7 @@ def _build_run(config: TrainConfig, accelerator: Accelerator, engine: type[Engin
         check_same_model(config.model, checkpoint)
     elif config.init_from:
         _check_checkpoint(Path(config.init_from), "init_from")
-        check_same_model(config.model, Path(config.init_from))
+        check_same_weights(config.model, Path(config.init_from))
     compute = config.compute
     if engine.shards_weights and compute.fused_lora:
         logger.info("compute.fused_lora is off: this engine shards the weights, which the fused pass reads directly")
@@ -239,15 +252,36 @@ def complete_model_config(config: TrainConfig) -> None:
 
 
 def check_same_model(config: E2LLMConfig, checkpoint: Path) -> None:
-    """Refuse to continue a checkpoint with a model of another make."""
-    saved = read_config(checkpoint)
-    pairs = {item.name: (getattr(saved, item.name), getattr(config, item.name)) for item in dataclasses.fields(saved)}
+    """Refuse to continue a checkpoint with a model of another make.
+
+    Raises:
+        UserError: an option of the model differs.
+    """
     # What the decoder could read alone makes no other model, and checkpoints may be older than the option.
-    del pairs["decoder_native_window"]
-    differing = {key: pair for key, pair in pairs.items() if pair[0] != pair[1]}
-    if differing:
-        text = "; ".join(f"model.{key}: saved {before!r}, now {now!r}" for key, (before, now) in differing.items())
-        raise UserError(f"{checkpoint} is of another model ({text}); restore these options or use another output_dir")
+    if differing := _differences(config, checkpoint, except_for={"decoder_native_window"}):
+        raise UserError(
+            f"{checkpoint} is of another model ({differing}); restore these options or use another output_dir"
+        )
+
+
+def check_same_weights(config: E2LLMConfig, checkpoint: Path) -> None:
+    """Refuse to start with the weights of a model that this one cannot be: of other backbones, shapes or chunks.
+
+    Raises:
+        UserError: such an option of the model differs.
+    """
+    if differing := _differences(config, checkpoint, except_for=FREE_TO_CHANGE):
+        raise UserError(f"init_from: {checkpoint} is of another model ({differing}); take over these options from it")
+
+
+def _differences(config: E2LLMConfig, checkpoint: Path, except_for: set[str]) -> str:
+    saved = read_config(checkpoint)
+    pairs = {
+        item.name: (getattr(saved, item.name), getattr(config, item.name))
+        for item in dataclasses.fields(saved)
+        if item.name not in except_for
+    }
+    return "; ".join(f"model.{key}: saved {old!r}, now {new!r}" for key, (old, new) in pairs.items() if old != new)
 
 
 def write_config(config: TrainConfig, engine: str, num_processes: int) -> None:

@@ -1,6 +1,7 @@
 """Training data by step: the shares of the processes, what the rows hold, and what is cut."""
 
 import json
+from collections import Counter
 
 import pytest
 import torch
@@ -187,6 +188,33 @@ def test_contexts_are_trimmed_to_the_decoders_window(store, model):
         UserError, match=r"examples.jsonl:\d+: its prompt of 34 and answer of 3 .* window of 20; shorten"
     ):
         make_dataset(store, model, Stage(reasoning_share=1.0), window=20)[0]
+
+
+@pytest.mark.parametrize("cued_share", [0.0, 1.0])
+def test_windows_too_long_for_the_decoder_are_found_before_the_training(store, model, cued_share):
+    stage = Stage(reasoning_share=0.5, cued_share=cued_share, max_window_chunks=4, cued_prompts=2)
+    make_dataset(store, model, stage).check_examples()
+    longest = max(len(unit.rows[0].answer_ids) for unit in longest_units(store, model, stage))
+    prompt = model.formatter.prompt_ids(model.config.templates["cued" if cued_share else "understanding"])
+    taken = len(prompt.prefix_ids) + len(prompt.suffix_ids) + longest
+    with pytest.raises(UserError, match="leave no room for a chunk|it has 4 chunks, and beside .* has room for [1-3];"):
+        make_dataset(store, model, stage, window=taken + 3).check_examples()
+
+
+def longest_units(store, model, stage):
+    data = make_dataset(store, model, stage)
+    units = [unit for step in range(20) for unit in data.plan.batch(step).units if not unit.examples]
+    return [data._tokenize(unit, Counter()) for unit in units]
+
+
+def test_the_longest_run_of_chunks_is_found(store):
+    index, first, end = store.longest_run(2)
+    runs = [
+        (len("".join(store.context_chunks(context, start, start + 2)).encode()), context, start)
+        for context in range(store.num_contexts)
+        for start in range(store.num_chunks[context])
+    ]
+    assert max(runs)[0] == len("".join(store.context_chunks(index, first, end)).encode())
 
 
 def test_split_chunks_keep_their_text(examples_file, tmp_path, model):

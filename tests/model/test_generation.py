@@ -7,8 +7,8 @@ import torch
 from safetensors.torch import save_file
 from transformers import GenerationConfig
 
-from model import generation
 from model.generation import EncodedContext, generate
+from model.pro_model import E2LLM
 from tests.conftest import build_model, corpus
 from utils.common_utils import UserError
 
@@ -151,7 +151,7 @@ def test_the_decoders_own_generation_config_changes_no_answer(model, contexts_te
     packed = model.generate(PROMPTS, context, max_new_tokens=12)
     own = GenerationConfig(repetition_penalty=50.0, top_k=1, do_sample=True, temperature=9.0)
     model.causal_lm.generation_config = own
-    monkeypatch.setattr(generation, "can_pack", lambda model: False)
+    monkeypatch.setattr(E2LLM, "takes_branches", False)
     assert model.generate(PROMPTS, context, max_new_tokens=12) == packed
     assert model.causal_lm.generation_config is own
     # The default top_k of transformers would leave 50 tokens to draw from, the decoder's own a single one.
@@ -161,7 +161,7 @@ def test_the_decoders_own_generation_config_changes_no_answer(model, contexts_te
 
 @pytest.mark.parametrize("packs", [True, False])
 def test_the_generation_configs_end_tokens_end_an_answer_too(model, contexts_text, monkeypatch, packs):
-    monkeypatch.setattr(generation, "can_pack", lambda model: packs)
+    monkeypatch.setattr(E2LLM, "takes_branches", packs)
     context = model.encode_context(contexts_text[1])
     tokenizer = model.decoder_tokenizer
     tokens = reference_answer(model, PROMPTS[0], context, 12)

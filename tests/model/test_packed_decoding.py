@@ -8,7 +8,8 @@ from transformers import AutoConfig, MistralConfig, MistralForCausalLM
 
 from model import generation
 from model.generation import DecoderInput, answer_inputs, token_head
-from model.packed_decoding import PackedDecoder, ReservedLayer, can_pack, fill_rows, plan_groups
+from model.packed_decoding import PackedDecoder, ReservedLayer, fill_rows, plan_groups
+from model.pro_model import E2LLM
 from tests.conftest import build_model, decoder_tokenizer
 
 
@@ -46,23 +47,23 @@ def test_a_batch_gives_what_single_prompts_give(model_config, max_positions, att
 
 def test_packed_and_copied_caches_give_the_same(model, monkeypatch):
     inputs = make_inputs(model, [row for row in SIZES if 0 not in row])
-    assert can_pack(model)
+    assert model.takes_branches
     packed = texts(model, inputs)
-    monkeypatch.setattr(generation, "can_pack", lambda model: False)
+    monkeypatch.setattr(E2LLM, "takes_branches", False)
     assert texts(model, inputs) == packed
     assert texts(model, inputs, max_positions=100) == packed
 
 
 def test_decoders_with_windows_or_other_kernels_are_not_packed(model):
-    assert can_pack(model)
+    assert model.takes_branches
     config = model.causal_lm.config
     config.layer_types = ["full_attention", "sliding_attention"]
     config.sliding_window = 8
-    assert not can_pack(model)
+    assert not model.takes_branches
     del config.layer_types, config.sliding_window
-    assert can_pack(model)
+    assert model.takes_branches
     model.resolved_compute = dataclasses.replace(model.resolved_compute, attn_implementation="flash_attention_2")
-    assert not can_pack(model)
+    assert not model.takes_branches
 
 
 def test_with_a_sliding_window_a_batch_gives_what_single_prompts_give(model_config, tmp_path):
@@ -75,7 +76,7 @@ def test_with_a_sliding_window_a_batch_gives_what_single_prompts_give(model_conf
     decoder_tokenizer().save_pretrained(tmp_path / "mistral")
     model_config.decoder = str(tmp_path / "mistral")
     model = build_model(model_config).eval()
-    assert not can_pack(model)
+    assert not model.takes_branches
     inputs = make_inputs(model, SIZES)
     alone = [texts(model, [row])[0] for row in inputs]
     assert len({text for text, _, _ in alone}) > 6
@@ -126,7 +127,7 @@ def test_eos_ends_an_answer_unless_told_otherwise(model, monkeypatch, packs):
     decoder = PackedDecoder(model, [inputs[0].head_Pd], [40], 16)
     (decoded,) = decoder.answer([(0, token_head(model, inputs[0].tail_ids))], 1, ())
     model.decoder_tokenizer.eos_token = model.decoder_tokenizer.convert_ids_to_tokens(decoded.token_ids[0])
-    monkeypatch.setattr(generation, "can_pack", lambda model: packs)
+    monkeypatch.setattr(E2LLM, "takes_branches", packs)
     (ended,) = answer_inputs(model, inputs[:1], max_new_tokens=5)
     assert (ended.num_tokens, ended.finished) == (0, True)
     answers = answer_inputs(model, inputs, max_new_tokens=5, stop_at_eos=False)

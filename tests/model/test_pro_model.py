@@ -4,12 +4,21 @@ import dataclasses
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, CohereConfig, Gemma2Config, GraniteConfig
+from transformers import (
+    AutoModelForCausalLM,
+    CohereConfig,
+    Gemma2Config,
+    Gemma3ForCausalLM,
+    Gemma3TextConfig,
+    GraniteConfig,
+    Lfm2Config,
+    Lfm2ForCausalLM,
+)
 
 from dataset.collator import DecoderRow, TokenizedUnit, branch_groups, collate, lay_end_to_end
 from model.compute import ComputeConfig
 from model.pro_model import E2LLM
-from tests.conftest import build_model, corpus
+from tests.conftest import build_model, corpus, decoder_tokenizer
 from utils.common_utils import UserError
 from utils.tokenization import PromptIds
 
@@ -28,8 +37,7 @@ def make_units(model, sizes=(1, 3, 2)) -> list[TokenizedUnit]:
 
 
 def batch_of(model, units, pack=False):
-    pads = (model.encoder_tokenizer.pad_token_id, model.decoder_tokenizer.pad_token_id)
-    return collate(units, model.config.num_chunk_tokens, *pads, pack)
+    return collate(units, model.config.num_chunk_tokens, model.encoder_tokenizer.pad_token_id, pack)
 
 
 def plain_loss(model, unit: TokenizedUnit, row: DecoderRow) -> tuple[float, int]:
@@ -127,6 +135,40 @@ def test_sliding_windows_are_not_packed(model):
     model.decoder.config.sliding_window = 16
     assert not model.takes_branches
     model.decoder.config.sliding_window = None
+
+
+def test_what_a_decoder_has_no_token_for_may_stand_on_padding(model):
+    units = make_units(model)
+    expected = batch_of(model, units)
+    model.decoder_tokenizer.add_special_tokens({"pad_token": "<padding>"})
+    assert model.decoder_tokenizer.pad_token_id >= model.decoder.get_input_embeddings().num_embeddings
+    assert not batch_of(model, units).tensors["attention_mask"].all()
+    with torch.no_grad():
+        assert torch.equal(model(batch_of(model, units).tensors).loss_sum, model(expected.tensors).loss_sum)
+
+
+def save_decoder(causal_lm, folder) -> str:
+    """Write a decoder and the tests' tokenizer; returns the folder."""
+    causal_lm.save_pretrained(folder)
+    decoder_tokenizer().save_pretrained(folder)
+    return str(folder)
+
+
+def test_decoders_with_a_running_state_are_refused(model_config, tmp_path):
+    sizes = {"vocab_size": 300, "hidden_size": 48, "intermediate_size": 64, "num_hidden_layers": 2}
+    layers = {"layer_types": ["conv", "full_attention"], "num_attention_heads": 4, "num_key_value_heads": 2}
+    decoder = save_decoder(Lfm2ForCausalLM(Lfm2Config(**sizes, **layers)), tmp_path / "lfm2")
+    with pytest.raises(UserError, match=r"model.decoder='.*/lfm2': a lfm2 model has layers without full .*\(Linear"):
+        build_model(dataclasses.replace(model_config, decoder=decoder))
+
+
+def test_chunk_tokens_have_the_spread_of_what_a_decoder_reads_that_scales_its_embeddings(model_config, tmp_path):
+    sizes = {"vocab_size": 300, "hidden_size": 64, "intermediate_size": 64, "num_hidden_layers": 1, "head_dim": 16}
+    heads = {"num_attention_heads": 4, "num_key_value_heads": 2}
+    causal_lm = Gemma3ForCausalLM(Gemma3TextConfig(**sizes, **heads))
+    model = build_model(dataclasses.replace(model_config, decoder=save_decoder(causal_lm, tmp_path / "gemma")))
+    stored = causal_lm.get_input_embeddings().weight.std().item()
+    assert model.chunk_encoder.adapter.output_scale == pytest.approx(8 * stored, rel=0.01)
 
 
 def test_order_of_contexts_changes_nothing(model):

@@ -162,7 +162,9 @@ def test_a_run_can_start_with_the_weights_of_another_on_other_data(
     make_config, finished_run, validation_store, tmp_path
 ):
     checkpoint = finished_run / "checkpoints/step-000006"
-    arguments = ("--init_from", str(checkpoint), "--data.train", json.dumps([str(validation_store)]))
+    (tmp_path / "restate.txt").write_text("Say it again:\n{context}")
+    changed = ("--model.lora_dropout", "0.2", "--data.prompt_files.understanding", str(tmp_path / "restate.txt"))
+    arguments = ("--init_from", str(checkpoint), "--data.train", json.dumps([str(validation_store)]), *changed)
     trainer = trainer_of(make_config(*arguments, "--optim.learning_rate", "1e-3"))
     assert trainer.step == 0
     saved = E2LLM.from_pretrained(checkpoint)

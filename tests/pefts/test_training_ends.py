@@ -11,6 +11,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 
+from dataset.dataset import StepDataset
 from pefts import checkpoints as checkpoints_module
 from pefts.agreement import AgreedError
 from tests.pefts.conftest import PowerCut, metric_lines, results, scripted, trained_weights, trainer_of
@@ -175,7 +176,8 @@ def assert_same_run(run, expected):
     assert states[0]["best_step"] == states[1]["best_step"]
 
 
-def test_a_mistake_found_by_a_background_process_reads_as_one(make_config):
+def test_a_mistake_found_by_a_background_process_reads_as_one(make_config, monkeypatch):
+    monkeypatch.setattr(StepDataset, "check_examples", lambda self: None)
     restating = ("--data.stages", '[{"reasoning_share": 0.0}]')
     narrow = ("--model.decoder_max_tokens", "60", "--data.num_workers", "1", *restating)
     with pytest.raises(UserError) as caught:
