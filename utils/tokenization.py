@@ -12,6 +12,8 @@ from utils.common_utils import UserError
 # Private-use characters, which no template contains, mark the two places while a chat template renders the rest.
 _CONTEXT_MARK = "\ue000context\ue001"
 _PROMPT_MARK = "\ue000prompt\ue001"
+_SAME_DAY = "{%- macro strftime_now(format) -%}26 Jul 2024{%- endmacro -%}"
+"""What goes before chat templates that print today's date: training and inference must not differ by their days."""
 
 
 def check_template(template: str, source: str, needs_prompt: bool) -> None:
@@ -99,7 +101,12 @@ class PromptFormatter:
         text = template.replace("{context}", _CONTEXT_MARK).replace("{prompt}", _PROMPT_MARK)
         if self.use_chat_template:
             message = [{"role": "user", "content": text}]
-            text = self.tokenizer.apply_chat_template(message, tokenize=False, add_generation_prompt=True)
+            text = self.tokenizer.apply_chat_template(
+                message,
+                chat_template=_SAME_DAY + self.tokenizer.get_chat_template(),
+                tokenize=False,
+                add_generation_prompt=True,
+            )
         prefix, suffix = text.split(_CONTEXT_MARK)
         return prefix, suffix
 

@@ -1,5 +1,7 @@
 """Prompts with a place for chunk tokens, chunks that are split and never cut, padding."""
 
+import copy
+
 import pytest
 import torch
 
@@ -37,6 +39,15 @@ def test_good_templates_pass():
     check_template("{context}\n{prompt}", "here", needs_prompt=True)
     check_template("{context}\nRestate.", "here", needs_prompt=False)
     check_template("{prompt}\n{context}", "here", needs_prompt=True)
+
+
+@pytest.mark.parametrize("date", ["strftime_now('%d %b %Y')", "date_string"])
+def test_chat_prompts_are_the_same_on_any_day(decoder, date):
+    named = "{% if not date_string is defined %}{% set date_string = strftime_now('%d %b %Y') %}{% endif %}"
+    tokenizer = copy.deepcopy(decoder)
+    tokenizer.chat_template = named + "Today is {{ " + date + " }}. {{ messages[0].content }}"
+    formatter = PromptFormatter(tokenizer, use_chat_template=True)
+    assert tokenizer.decode(formatter.prompt_ids("Read {context}").prefix_ids).startswith("Today is 26 Jul 2024.")
 
 
 def test_chat_prompts_are_split_at_the_context(decoder):
