@@ -4,6 +4,8 @@ Shape suffixes: M texts, K chunk tokens a text, L encoder tokens a text, n decod
 w width of pooling, F features (`Adapter.token_features`), N samples of a regression, V vocabulary.
 """
 
+from collections.abc import Callable
+
 import torch
 from torch import nn
 
@@ -44,19 +46,33 @@ def fit_adapter(model: E2LLM, texts: list[str], ridge: float, rarity: float) -> 
     ids_ML, mask_ML = (tensor.to(model.device) for tensor in chunks)
     part_ML = encoder_parts(model, texts, ids_ML.shape[1]).to(model.device)
     target_Nd = part_embeddings(model, texts, rarity).flatten(0, 1)
-    encoder, adapter = model.chunk_encoder, model.chunk_encoder.adapter
+    adapter = model.chunk_encoder.adapter
     num_parts = adapter.num_chunk_tokens
-    with model.resolved_compute.autocast():
-        if adapter.feed_forward_in is not None:
-            features_MKF = encoder.collect(ids_ML, mask_ML, adapter.part_features, part_ML)
-            num_spare = num_parts if num_parts > 1 else 0
-            adapter.feed_forward_in.fit(features_MKF.flatten(0, 1), target_Nd, ridge, num_spare)
-        if num_parts > 1:
-            some = slice(0, max(1, int((mask_ML.sum(1).cumsum(0) <= NUM_TOKENS_FOR_PARTS).sum())))
-            adapter.fit_parts(*_single_tokens(model, ids_ML[some], mask_ML[some], part_ML[some]), ridge, PART_SHARPNESS)
-        pooled_MKw = encoder.collect(ids_ML, mask_ML, adapter.pooled)
-    pooled_Nw = pooled_MKw.float().flatten(0, 1)
+    if adapter.feed_forward_in is not None:
+        features_MKF = _collect(model, ids_ML, mask_ML, adapter.part_features, part_ML)
+        num_spare = num_parts if num_parts > 1 else 0
+        adapter.feed_forward_in.fit(features_MKF.flatten(0, 1), target_Nd, ridge, num_spare)
+    if num_parts > 1:
+        some = slice(0, max(1, int((mask_ML.sum(1).cumsum(0) <= NUM_TOKENS_FOR_PARTS).sum())))
+        adapter.fit_parts(*_single_tokens(model, ids_ML[some], mask_ML[some], part_ML[some]), ridge, PART_SHARPNESS)
+    pooled_Nw = _collect(model, ids_ML, mask_ML, adapter.pooled).flatten(0, 1)
     return adapter.fit_projection(pooled_Nw, target_Nd, ridge)
+
+
+def _collect(
+    model: E2LLM,
+    ids_ML: torch.Tensor,
+    mask_ML: torch.Tensor,
+    read: Callable[..., torch.Tensor],
+    *of_chunks: torch.Tensor,
+) -> torch.Tensor:
+    """Return what `ChunkEncoder.collect` does, in float32.
+
+    Each call is an autocast of its own: one that lasts keeps its copies of the weights, and would go on with those of
+    before the fit.
+    """
+    with model.resolved_compute.autocast():
+        return model.chunk_encoder.collect(ids_ML, mask_ML, read, *of_chunks).float()
 
 
 def encoder_parts(model: E2LLM, texts: list[str], num_positions: int) -> torch.Tensor:
@@ -103,15 +119,14 @@ def _single_tokens(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Return the features [N, F] and parts [N] of the real tokens of all texts."""
     longest = int(mask_ML.sum(1).max())
-    encoder = model.chunk_encoder
 
     def padded_features(hidden_mLh: torch.Tensor, _: torch.Tensor) -> torch.Tensor:
-        features_mLF = encoder.adapter.token_features(hidden_mLh)
+        features_mLF = model.chunk_encoder.adapter.token_features(hidden_mLh)
         return nn.functional.pad(features_mLF, (0, 0, 0, longest - features_mLF.shape[1]))
 
-    features_MLF = encoder.collect(ids_ML, mask_ML, padded_features)
+    features_MLF = _collect(model, ids_ML, mask_ML, padded_features)
     is_real_ML = mask_ML[:, :longest].bool()
-    return features_MLF[is_real_ML].float(), part_ML[:, :longest][is_real_ML]
+    return features_MLF[is_real_ML], part_ML[:, :longest][is_real_ML]
 
 
 def _repeat(counts: list[int]) -> list[int]:
