@@ -19,6 +19,8 @@ from utils.tokenization import ChunkTokenizer, PromptFormatter, pad_chunks
 
 SEAM_TOKENS = 16
 """Bound on the tokens that a prompt has more in its template than the two have apart."""
+MANY_WINDOWS = 64
+"""Windows to restate that are tried before the training, of as many contexts."""
 MANY_PROMPTS = 1000
 """From so many on, checking them shows its progress."""
 
@@ -162,7 +164,8 @@ class StepDataset(Dataset):
             self._room(self._reasoning_row(index, Counter()))
 
     def _check_windows(self) -> None:
-        """Lay out the longest window that each objective restates, where the decoder may have no room for it."""
+        """Lay out the windows with the most bytes that each objective restates, which stand for those with the most
+        tokens, where the decoder may have no room for one."""
         widths = {}
         for stage in self.plan.stages:
             shares = {"understanding": 1 - stage.cued_share, "cued": stage.cued_share}
@@ -174,7 +177,8 @@ class StepDataset(Dataset):
             # A cue is a part of what is restated, and so no longer than the answer.
             most_tokens = len(prompt.prefix_ids) + len(prompt.suffix_ids) + 2 * self.limits.max_answer_tokens
             if most_tokens + width * self.limits.num_chunk_tokens > self.limits.decoder_window:
-                self._check_window(Unit(*self.store.longest_run(width), num_cues=int(objective == "cued")))
+                for run in self.store.longest_runs(width, MANY_WINDOWS):
+                    self._check_window(Unit(*run, num_cues=width if objective == "cued" else 0))
 
     def _check_window(self, unit: Unit) -> None:
         rows, piece_ids, _ = self._rows(unit, Counter())

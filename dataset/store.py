@@ -11,6 +11,7 @@ the UTF-8 text, so that reading some of them touches nothing else of a context t
 import bisect
 import functools
 import hashlib
+import heapq
 import itertools
 import json
 import logging
@@ -253,18 +254,22 @@ class ChunkStore:
         spans = zip(starts[start:end].tolist(), previous_ends[start:end].tolist(), strict=True)
         return [len(view.decode(row, *span)) for span in spans]
 
-    def longest_run(self, num_chunks: int) -> tuple[int, int, int]:
-        """Return the context and the chunks [start:end] of the run of at most `num_chunks` that has the most bytes."""
-        longest, best = -1, (0, 0, 0)
+    def longest_runs(self, num_chunks: int, count: int) -> list[tuple[int, int, int]]:
+        """Return runs of at most `num_chunks` chunks that have the most bytes, one of each of `count` contexts.
+
+        Returns:
+            Context and chunks [start:end] of each, the longest first.
+        """
+        runs = []
         for index in range(self.num_contexts):
             view, row = self._context(index)
             starts, ends = view.chunk_bytes(row)
             width = min(num_chunks, len(starts))
-            lengths = ends[width - 1 :] - starts[: len(starts) - width + 1]
-            if len(lengths) and lengths.max() > longest:
+            if width:
+                lengths = ends[width - 1 :] - starts[: len(starts) - width + 1]
                 first = int(lengths.argmax())
-                longest, best = lengths[first], (index, first, first + width)
-        return best
+                runs.append((-int(lengths[first]), index, first, first + width))
+        return [run[1:] for run in heapq.nsmallest(count, runs)]
 
     def example(self, index: int) -> Example:
         """Return an example; `meta` is decoded from its JSON."""

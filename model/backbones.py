@@ -7,6 +7,7 @@ from accelerate import init_empty_weights
 from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
 
 from model.config import E2LLMConfig
+from utils.common_utils import UserError
 from utils.pretrained import load_pretrained, load_tokenizer
 
 __all__ = ["load_config", "load_decoder", "load_encoder", "load_tokenizer"]
@@ -27,7 +28,7 @@ def load_encoder(
     config = load_pretrained(AutoConfig, reference, "model.encoder", trust_remote_code=trust_remote_code)
     if config.model_type in {"bert", "roberta", "xlm-roberta"}:
         options["add_pooling_layer"] = False
-    return _with_own_buffers(load_pretrained(AutoModel, reference, "model.encoder", **options))
+    return _load(AutoModel, reference, "model.encoder", options)
 
 
 def load_decoder(
@@ -35,23 +36,33 @@ def load_decoder(
 ) -> PreTrainedModel:
     """Load a decoder-only language model."""
     options = {"dtype": dtype, "attn_implementation": attn_implementation, "trust_remote_code": trust_remote_code}
-    return _with_own_buffers(load_pretrained(AutoModelForCausalLM, reference, "model.decoder", **options))
+    return _load(AutoModelForCausalLM, reference, "model.decoder", options)
 
 
 @torch.no_grad()
-def _with_own_buffers(model: PreTrainedModel) -> PreTrainedModel:
-    """Give a model of code that came with it the buffers that its code computes and no checkpoint holds.
+def _load(auto_class: type, reference: str, key: str, options: dict) -> PreTrainedModel:
+    """Load a model; where code that came with it computes buffers that the checkpoint does not hold, they are computed.
 
     Transformers 5 builds models without memory and fills them from the checkpoint; of other buffers (rotary
     frequencies, numbers of positions) it knows those of its own models alone, and leaves in the others whatever the
     memory holds.
+
+    Raises:
+        UserError: the model cannot be loaded, or such a buffer has another shape than its code computes.
     """
-    if type(model).__module__.partition(".")[0] == "transformers_modules":
-        with init_empty_weights(include_buffers=False):
-            computed = type(model)(copy.deepcopy(model.config))
-        saved = model.state_dict().keys()
-        buffers = dict(model.named_buffers())
-        for name, buffer in computed.named_buffers():
-            if name in buffers and name not in saved and not buffer.is_meta:
-                buffers[name].copy_(buffer)
+    model, loading = load_pretrained(auto_class, reference, key, output_loading_info=True, **options)
+    if type(model).__module__.partition(".")[0] != "transformers_modules":
+        return model
+    with init_empty_weights(include_buffers=False):
+        computed = type(model)(copy.deepcopy(model.config))
+    loaded = model.state_dict().keys() - loading["missing_keys"]
+    buffers = dict(model.named_buffers())
+    for name, buffer in computed.named_buffers():
+        if name in buffers and name not in loaded and not buffer.is_meta:
+            if buffer.shape != buffers[name].shape:
+                raise UserError(
+                    f"{key}={reference!r}: its buffer {name} has the shape {list(buffers[name].shape)}, and its code "
+                    f"makes {list(buffer.shape)} of the saved config; this code does not work with transformers 5"
+                )
+            buffers[name].copy_(buffer)
     return model

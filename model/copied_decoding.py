@@ -44,7 +44,8 @@ def generate_copied(
     """Answer rows by transformers' `generate`, each from a copy of its beginning's key-value cache.
 
     Beginnings are padded on the left, and what follows is padded between the two. A layer with a sliding window counts
-    that padding as a part of its window, so where there is one, tails of the same length are run together.
+    that padding as a part of its window, and a decoder that counts columns as positions, so there tails of the same
+    length are run together.
     """
     head_UPd, head_mask_UP = _pad_left(heads)
     cache = DynamicCache(config=model.causal_lm.config)
@@ -53,7 +54,8 @@ def generate_copied(
         model.causal_lm.get_decoder()(
             inputs_embeds=head_UPd, attention_mask=head_mask_UP, position_ids=positions_UP, past_key_values=cache
         )
-    lengths = [len(tail) for tail in tails] if any(cache.is_sliding) else [0] * len(tails)
+    counts_padding = any(cache.is_sliding) or model.counts_columns
+    lengths = [len(tail) for tail in tails] if counts_padding else [0] * len(tails)
     decoded: dict[int, DecodedPrompt] = {}
     for length in sorted(set(lengths)):
         rows = [row for row, own in enumerate(lengths) if own == length]

@@ -197,12 +197,23 @@ class E2LLM(nn.Module):
         """Whether the decoder can read packed prompts: its attention takes a mask of its own for every position, and
         its positions are given and not counted.
 
-        Flash and flex attention do not take one, and layers with a sliding window would lose it.
+        Flash and flex attention do not take one; layers with a window would lose it, and ALiBi counts columns.
         """
         return (
             self.resolved_compute.attn_implementation in ("eager", "sdpa")
             and self._cache_layer_types() == {DynamicLayer}
-            and "position_ids" in inspect.signature(self.causal_lm.get_decoder().forward).parameters
+            and not self.counts_columns
+        )
+
+    @property
+    def counts_columns(self) -> bool:
+        """Whether the decoder places tokens by their columns in a row, padding included, and not by the positions that
+        it is given: it takes none, uses ALiBi, or has windows that its cache does not know of (GPT-Neo)."""
+        decoder = self.causal_lm.get_decoder()
+        return (
+            "position_ids" not in inspect.signature(decoder.forward).parameters
+            or getattr(decoder.config, "alibi", False)
+            or "local" in (getattr(decoder.config, "attention_layers", None) or ())
         )
 
     def forward(self, batch: dict[str, torch.Tensor], shuffle_chunk_tokens: bool = False) -> LossOutput:
@@ -282,12 +293,16 @@ class E2LLM(nn.Module):
         return {type(layer) for layer in DynamicCache(config=self.causal_lm.get_decoder().config).layers}
 
     def _check_decoder_layers(self) -> None:
-        if others := self._cache_layer_types() - {DynamicLayer, DynamicSlidingWindowLayer}:
+        try:
+            others = self._cache_layer_types() - {DynamicLayer, DynamicSlidingWindowLayer}
             kinds = ", ".join(sorted(kind.__name__ for kind in others))
+        except KeyError as error:  # a kind of layer that transformers does not know
+            kinds = str(error)
+        if kinds:
             raise UserError(
-                f"model.decoder={self.config.decoder!r}: a {self.causal_lm.config.model_type} model has layers "
-                f"without full or sliding-window attention ({kinds}), which cannot go on from a context that is kept; "
-                "choose another decoder"
+                f"model.decoder={self.config.decoder!r}: a {self.causal_lm.config.model_type} model has layers that "
+                f"keep something else than keys and values of their own ({kinds}), which answers cannot go on from "
+                "here; choose another decoder"
             )
 
 

@@ -174,8 +174,9 @@ class TrainConfig:
     """`auto`: continue from the newest complete checkpoint of output_dir, if there is one; `none`: start anew, which a
     folder with checkpoints refuses; or the path of a checkpoint."""
     init_from: str | None = None
-    """A checkpoint whose adapter and LoRA a new run starts with, on other data or with other options of training; the
-    model must be of the same make. `resume` goes on with a run instead."""
+    """A checkpoint whose adapter and LoRA a new run starts with, on other data or with other options of training; both
+    must be of the same make, and so the backbones, while chunks, windows, dropout and templates may be others. `resume`
+    goes on with a run instead."""
     lora_modules: str = "configs/lora_modules.json"
     """File with the linear layers that get LoRA, by side and model type."""
     model_windows: str = "configs/model2maxlen.json"

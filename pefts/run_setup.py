@@ -265,7 +265,7 @@ def check_same_model(config: E2LLMConfig, checkpoint: Path) -> None:
 
 
 def check_same_weights(config: E2LLMConfig, checkpoint: Path) -> None:
-    """Refuse to start with the weights of a model that this one cannot be: of other backbones, shapes or chunks.
+    """Refuse to start with the weights of a model that this one cannot be: of other backbones, adapter or LoRA.
 
     Raises:
         UserError: such an option of the model differs.

@@ -1,11 +1,11 @@
 """The steps of a `StepDataset`, prepared ahead by background processes."""
 
-import resource
+import pickle
 import signal
 from collections.abc import Iterator
 
 import torch
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 
 from dataset.dataset import StepData, StepDataset
 from utils.common_utils import UserError
@@ -13,8 +13,20 @@ from utils.common_utils import UserError
 GRACE_SECONDS = 600
 """How long the background processes outlive a SIGTERM, so that the step under way can end: on a processor one over long
 contexts takes a minute. They end with the training process in any case."""
-OPEN_FILES = 8192
-"""Open files that are enough for the steps prepared ahead: each of their tensors comes as one, hundreds a step."""
+
+
+class _Packets(Dataset):
+    """A `StepDataset` whose steps come as bytes.
+
+    Each tensor that a background process hands over as it is takes an open file here, and a step has hundreds: several
+    that wait exceed what systems allow.
+    """
+
+    def __init__(self, dataset: StepDataset):
+        self.dataset = dataset
+
+    def __getitem__(self, step: int) -> bytes:
+        return pickle.dumps(self.dataset[step], pickle.HIGHEST_PROTOCOL)
 
 
 def step_data(dataset: StepDataset, steps: range, num_workers: int) -> Iterator[StepData]:
@@ -23,11 +35,9 @@ def step_data(dataset: StepDataset, steps: range, num_workers: int) -> Iterator[
     Raises:
         UserError: as the dataset raises it, also where a background process met it.
     """
-    if num_workers:
-        _allow_open_files()
     # Not prepared by accelerate: the dataset gives each process its own share already.
     loader = DataLoader(
-        dataset,
+        _Packets(dataset),
         sampler=steps,
         batch_size=None,
         num_workers=num_workers,
@@ -35,7 +45,7 @@ def step_data(dataset: StepDataset, steps: range, num_workers: int) -> Iterator[
         worker_init_fn=_outlive_signals,
     )
     try:
-        yield from loader
+        yield from map(pickle.loads, loader)
         return
     except UserError as error:
         # A worker's error comes with its traceback in front of its message.
@@ -43,16 +53,6 @@ def step_data(dataset: StepDataset, steps: range, num_workers: int) -> Iterator[
         # The frames on its way here hold the loader's iterator, which ends its processes when it is let go of.
         error.__traceback__ = None
     raise UserError(message)
-
-
-def _allow_open_files() -> None:
-    """Raise this process's limit of open files as the system lets it; where that is little, pass tensors by name."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = OPEN_FILES if hard == resource.RLIM_INFINITY else min(OPEN_FILES, hard)
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
-    if hard != resource.RLIM_INFINITY and hard < OPEN_FILES:
-        torch.multiprocessing.set_sharing_strategy("file_system")
 
 
 def _outlive_signals(_worker: int) -> None:

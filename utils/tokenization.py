@@ -12,7 +12,12 @@ from utils.common_utils import UserError
 # Private-use characters, which no template contains, mark the two places while a chat template renders the rest.
 _CONTEXT_MARK = "\ue000context\ue001"
 _PROMPT_MARK = "\ue000prompt\ue001"
-_SAME_DAY = "{%- macro strftime_now(format) -%}26 Jul 2024{%- endmacro -%}"
+_DAY = {"%d": "26", "%m": "07", "%b": "Jul", "%B": "July", "%Y": "2024", "%y": "24", "%a": "Fri", "%A": "Friday"}
+_SAME_DAY = (
+    "{%- macro strftime_now(format) -%}{{ format"
+    + "".join(f"|replace('{code}', '{value}')" for code, value in _DAY.items())
+    + " }}{%- endmacro %}\n"
+)
 """What goes before chat templates that print today's date: training and inference must not differ by their days."""
 
 

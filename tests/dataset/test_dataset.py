@@ -1,5 +1,6 @@
 """Training data by step: the shares of the processes, what the rows hold, and what is cut."""
 
+import contextlib
 import json
 from collections import Counter
 
@@ -201,14 +202,32 @@ def test_windows_too_long_for_the_decoder_are_found_before_the_training(store, m
         make_dataset(store, model, stage, window=taken + 3).check_examples()
 
 
+def test_every_chunk_that_a_cue_may_name_is_tried(tmp_path, model):
+    lines = ["Oslo is old.", "Rome is " + "x" * 30 + ".", "Bonn is new."] * 4
+    path = tmp_path / "long.jsonl"
+    path.write_text(json.dumps({"context": "\n".join(lines)}) + "\n")
+    data = make_dataset(make_store(path, tmp_path / "long"), model, Stage(reasoning_share=0.0, cued_share=1.0))
+    units = [unit for step in range(20) for unit in data.plan.batch(step).units]
+    needed = max(row.length(len(unit.piece_ids)) for unit in map(tokenized(data), units) for row in unit.rows)
+    for window, fits in ((needed + 4, True), (needed - 4, False)):
+        tight = make_dataset(data.store, model, data.plan.stages[0], window=window)
+        with contextlib.nullcontext() if fits else pytest.raises(UserError, match="no room|has room for"):
+            tight.check_examples()
+
+
+def tokenized(data):
+    return lambda unit: data._tokenize(unit, Counter())
+
+
 def longest_units(store, model, stage):
     data = make_dataset(store, model, stage)
     units = [unit for step in range(20) for unit in data.plan.batch(step).units if not unit.examples]
-    return [data._tokenize(unit, Counter()) for unit in units]
+    return list(map(tokenized(data), units))
 
 
 def test_the_longest_run_of_chunks_is_found(store):
-    index, first, end = store.longest_run(2)
+    (index, first, end), second = store.longest_runs(2, 2)
+    assert second[0] != index
     runs = [
         (len("".join(store.context_chunks(context, start, start + 2)).encode()), context, start)
         for context in range(store.num_contexts)

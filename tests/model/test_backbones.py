@@ -26,6 +26,7 @@ class OwnModel(PreTrainedModel):
         self.linear = torch.nn.Linear(8, 8)
         self.register_buffer("frequencies", 10000.0 ** -torch.arange(0, 1, 0.25), persistent=False)
         self.register_buffer("kept", torch.zeros(3))
+        self.register_buffer("unsaved", torch.full((3,), 0.25))
         self.post_init()
 """
 
@@ -50,4 +51,5 @@ def test_buffers_that_own_code_computes_are_there(own_model):
     assert type(model).__module__.startswith("transformers_modules")
     torch.testing.assert_close(model.frequencies, 10000.0 ** -torch.arange(0, 1, 0.25))
     assert model.kept.tolist() == [7.0] * 3
+    assert model.unsaved.tolist() == [0.25] * 3
     assert model.linear.weight.eq(1).all()

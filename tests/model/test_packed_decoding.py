@@ -4,7 +4,17 @@ import dataclasses
 
 import pytest
 import torch
-from transformers import AutoConfig, MistralConfig, MistralForCausalLM
+from transformers import (
+    AutoConfig,
+    FalconConfig,
+    FalconForCausalLM,
+    GPTNeoConfig,
+    GPTNeoForCausalLM,
+    MistralConfig,
+    MistralForCausalLM,
+    MptConfig,
+    MptForCausalLM,
+)
 
 from model import generation
 from model.generation import DecoderInput, answer_inputs, token_head
@@ -64,6 +74,32 @@ def test_decoders_with_windows_or_other_kernels_are_not_packed(model):
     assert model.takes_branches
     model.resolved_compute = dataclasses.replace(model.resolved_compute, attn_implementation="flash_attention_2")
     assert not model.takes_branches
+
+
+SMALL = {"vocab_size": 300, "hidden_size": 32}
+COUNTS_COLUMNS = [
+    FalconForCausalLM(FalconConfig(**SMALL, num_hidden_layers=2, num_attention_heads=4, alibi=True)),
+    GPTNeoForCausalLM(
+        GPTNeoConfig(**SMALL, num_layers=2, num_heads=4, attention_types=[[["global", "local"], 1]], window_size=8)
+    ),
+    MptForCausalLM(MptConfig(vocab_size=300, d_model=32, n_layers=2, n_heads=4, expansion_ratio=2)),
+]
+
+
+@pytest.mark.parametrize("causal_lm", COUNTS_COLUMNS, ids=lambda causal_lm: causal_lm.config.model_type)
+def test_decoders_that_count_columns_answer_a_batch_as_single_prompts(model_config, tmp_path, causal_lm):
+    torch.manual_seed(0)
+    for parameter in causal_lm.parameters():
+        torch.nn.init.normal_(parameter, std=0.2)
+    causal_lm.save_pretrained(tmp_path / "decoder")
+    decoder_tokenizer().save_pretrained(tmp_path / "decoder")
+    config = dataclasses.replace(model_config, decoder=str(tmp_path / "decoder"), decoder_lora_rank=0)
+    model = build_model(config, attn_implementation="eager").eval()
+    assert not model.takes_branches
+    inputs = make_inputs(model, SIZES)
+    alone = [texts(model, [row])[0] for row in inputs]
+    assert len({text for text, _, _ in alone}) > 3
+    assert texts(model, inputs) == alone
 
 
 def test_with_a_sliding_window_a_batch_gives_what_single_prompts_give(model_config, tmp_path):

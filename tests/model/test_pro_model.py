@@ -158,7 +158,7 @@ def test_decoders_with_a_running_state_are_refused(model_config, tmp_path):
     sizes = {"vocab_size": 300, "hidden_size": 48, "intermediate_size": 64, "num_hidden_layers": 2}
     layers = {"layer_types": ["conv", "full_attention"], "num_attention_heads": 4, "num_key_value_heads": 2}
     decoder = save_decoder(Lfm2ForCausalLM(Lfm2Config(**sizes, **layers)), tmp_path / "lfm2")
-    with pytest.raises(UserError, match=r"model.decoder='.*/lfm2': a lfm2 model has layers without full .*\(Linear"):
+    with pytest.raises(UserError, match=r"decoder='.*/lfm2': a lfm2 model has layers that keep something .*\(Linear"):
         build_model(dataclasses.replace(model_config, decoder=decoder))
 
 

@@ -41,13 +41,21 @@ def test_good_templates_pass():
     check_template("{prompt}\n{context}", "here", needs_prompt=True)
 
 
-@pytest.mark.parametrize("date", ["strftime_now('%d %b %Y')", "date_string"])
-def test_chat_prompts_are_the_same_on_any_day(decoder, date):
-    named = "{% if not date_string is defined %}{% set date_string = strftime_now('%d %b %Y') %}{% endif %}"
+@pytest.mark.parametrize(
+    ("template", "expected"),
+    [
+        ("\n It is {{ strftime_now('%Y-%m-%d') }}. {{ messages[0].content }}", "\n It is 2024-07-26. Read "),
+        (
+            "{% if not date_string is defined %}{% set date_string = strftime_now('%d %b %Y') %}{% endif %}\n"
+            "It is {{ date_string }}. {{ messages[0].content }}",
+            "It is 26 Jul 2024. Read ",
+        ),
+    ],
+)
+def test_chat_prompts_are_the_same_on_any_day(decoder, template, expected):
     tokenizer = copy.deepcopy(decoder)
-    tokenizer.chat_template = named + "Today is {{ " + date + " }}. {{ messages[0].content }}"
-    formatter = PromptFormatter(tokenizer, use_chat_template=True)
-    assert tokenizer.decode(formatter.prompt_ids("Read {context}").prefix_ids).startswith("Today is 26 Jul 2024.")
+    tokenizer.chat_template = template
+    assert PromptFormatter(tokenizer, use_chat_template=True)._rendered("Read {context}")[0] == expected
 
 
 def test_chat_prompts_are_split_at_the_context(decoder):
