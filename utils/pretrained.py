@@ -179,4 +179,6 @@ def load_pretrained(auto_class: type, reference: str, key: str, **options):
         return auto_class.from_pretrained(path, **options)
     except (OSError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
+        if "attn_implementation" in reason:
+            reason = reason.partition(" Please")[0] + "; set compute.attn_implementation=eager"
         raise UserError(f"{key}={reference!r}: cannot be loaded by {auto_class.__name__}: {reason}") from error

@@ -21,6 +21,7 @@ from model.generation import DecoderInput, answer_inputs, token_head
 from model.packed_decoding import PackedDecoder, ReservedLayer, fill_rows, plan_groups
 from model.pro_model import E2LLM
 from tests.conftest import build_model, decoder_tokenizer
+from utils.common_utils import UserError
 
 
 def make_inputs(model, sizes: list[list[int]]) -> list[DecoderInput]:
@@ -94,6 +95,9 @@ def test_decoders_that_count_columns_answer_a_batch_as_single_prompts(model_conf
     causal_lm.save_pretrained(tmp_path / "decoder")
     decoder_tokenizer().save_pretrained(tmp_path / "decoder")
     config = dataclasses.replace(model_config, decoder=str(tmp_path / "decoder"), decoder_lora_rank=0)
+    if causal_lm.config.model_type == "mpt":
+        with pytest.raises(UserError, match=r"does not support .*; set compute.attn_implementation=eager$"):
+            build_model(config, attn_implementation="sdpa")
     model = build_model(config, attn_implementation="eager").eval()
     assert not model.takes_branches
     inputs = make_inputs(model, SIZES)
