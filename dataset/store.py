@@ -25,32 +25,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from tqdm import tqdm
 
+from dataset.arrow_files import CONTEXT_SCHEMA, EXAMPLE_SCHEMA, MAKE_ONE, ArrowFile, ContextBatch, ContextFile
 from utils.common_utils import UserError, read_json, sha256_file
 
 logger = logging.getLogger(__name__)
 
 FORMAT_VERSION = 1
 MANIFEST_NAME = "manifest.json"
-MAKE_ONE = "make one with preprocess/preshuffle_data_and_chunk.py"
-
-CONTEXT_SCHEMA = pa.schema(
-    [
-        ("digest", pa.string()),
-        ("text", pa.large_string()),
-        ("chunk_starts", pa.list_(pa.int64())),
-        ("chunk_ends", pa.list_(pa.int64())),
-    ]
-)
-EXAMPLE_SCHEMA = pa.schema(
-    [
-        ("id", pa.string()),
-        ("task", pa.string()),
-        ("prompt", pa.large_string()),
-        ("answers", pa.list_(pa.large_string())),
-        ("meta", pa.large_string()),
-        ("context_row", pa.int64()),
-    ]
-)
+MANY_CONTEXTS = 100_000
+"""From so many on, a pass over all contexts shows its progress."""
 
 
 @dataclass(frozen=True)
@@ -64,73 +47,6 @@ class Example:
     """At least one; the first is the training target, all are scored."""
     meta: dict
     context_index: int
-
-
-class _ArrowFile:
-    """One memory-mapped Arrow file, opened when it is first read."""
-
-    def __init__(self, path: Path, num_rows: int, schema: pa.Schema):
-        self.path = path
-        self.num_rows = num_rows
-        self.schema = schema
-
-    @functools.cached_property
-    def batches(self) -> list[pa.RecordBatch]:
-        try:
-            # The buffer keeps the map alive; closing the file frees its descriptor, of which a large store needs many.
-            with pa.memory_map(str(self.path)) as file:
-                reader = pa.ipc.open_file(file.read_buffer())
-            batches = [reader.get_batch(index) for index in range(reader.num_record_batches)]
-        except (pa.ArrowException, OSError) as error:
-            raise UserError(f"{self.path}: damaged ({error}); {MAKE_ONE}") from None
-        if reader.schema != self.schema or sum(batch.num_rows for batch in batches) != self.num_rows:
-            raise UserError(f"{self.path}: not the columns or rows its manifest promises; {MAKE_ONE}")
-        return batches
-
-    @functools.cached_property
-    def batch_ends(self) -> list[int]:
-        return list(itertools.accumulate(batch.num_rows for batch in self.batches))
-
-    def locate(self, row: int) -> tuple[int, int]:
-        """Return the record batch that holds a row of the file, and the row's number in it."""
-        index = bisect.bisect_right(self.batch_ends, row)
-        return index, row - (self.batch_ends[index - 1] if index else 0)
-
-
-class _ContextBatch:
-    """The columns of a record batch of contexts as views of the memory map."""
-
-    def __init__(self, batch: pa.RecordBatch):
-        self.digests = batch.column("digest")
-        _, offsets, data = batch.column("text").buffers()
-        self.text_offsets = np.frombuffer(offsets, dtype=np.int64)
-        self.data = memoryview(data)
-        starts, ends = batch.column("chunk_starts"), batch.column("chunk_ends")
-        self.list_offsets = starts.offsets.to_numpy()
-        self.starts = starts.values.to_numpy()
-        self.ends = ends.values.to_numpy()
-
-    def decode(self, row: int, start: int, end: int) -> str:
-        """Return bytes [start, end) of a context's text as a string."""
-        begin = int(self.text_offsets[row])
-        return str(self.data[begin + start : begin + end], "utf-8")
-
-    def chunk_bytes(self, row: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return where each chunk of a context starts and ends, in bytes of its text."""
-        first, last = self.list_offsets[row : row + 2]
-        return self.starts[first:last], self.ends[first:last]
-
-
-class _ContextFile(_ArrowFile):
-    """A memory-mapped file of contexts."""
-
-    @functools.cached_property
-    def views(self) -> list[_ContextBatch]:
-        return [_ContextBatch(batch) for batch in self.batches]
-
-    def view(self, row: int) -> tuple[_ContextBatch, int]:
-        index, batch_row = self.locate(row)
-        return self.views[index], batch_row
 
 
 class ChunkStore:
@@ -160,16 +76,16 @@ class ChunkStore:
         self._check_repeats()
         self.chunk_size, self.chunk_overlap = self._common_options()
         digest = hashlib.blake2b(digest_size=16)
-        self._contexts: list[_ContextFile] = []
-        self._examples: list[_ArrowFile] = []
+        self._contexts: list[ContextFile] = []
+        self._examples: list[ArrowFile] = []
         for folder, manifest in zip(self.folders, self.manifests, strict=True):
             digest.update((folder / MANIFEST_NAME).read_bytes())
             for entry in manifest["files"]:
                 _check_size(folder, entry)
                 if entry["kind"] == "contexts":
-                    self._contexts.append(_ContextFile(folder / entry["name"], entry["rows"], CONTEXT_SCHEMA))
+                    self._contexts.append(ContextFile(folder / entry["name"], entry["rows"], CONTEXT_SCHEMA))
                 else:
-                    self._examples.append(_ArrowFile(folder / entry["name"], entry["rows"], EXAMPLE_SCHEMA))
+                    self._examples.append(ArrowFile(folder / entry["name"], entry["rows"], EXAMPLE_SCHEMA))
         self.fingerprint = digest.hexdigest()
         self._context_starts = [0, *itertools.accumulate(file.num_rows for file in self._contexts)]
         self._example_starts = [0, *itertools.accumulate(file.num_rows for file in self._examples)]
@@ -261,7 +177,8 @@ class ChunkStore:
             Context and chunks [start:end] of each, the longest first.
         """
         runs = []
-        for index in range(self.num_contexts):
+        few = self.num_contexts < MANY_CONTEXTS
+        for index in tqdm(range(self.num_contexts), "looking for long chunks", leave=False, disable=few):
             view, row = self._context(index)
             starts, ends = view.chunk_bytes(row)
             width = min(num_chunks, len(starts))
@@ -302,7 +219,7 @@ class ChunkStore:
         if damaged:
             raise UserError(f"{', '.join(damaged)}: content differs from the manifest's checksum; {MAKE_ONE}")
 
-    def _context(self, index: int) -> tuple[_ContextBatch, int]:
+    def _context(self, index: int) -> tuple[ContextBatch, int]:
         file_index, row = _locate(self._context_starts, index, "context")
         return self._contexts[file_index].view(row)
 

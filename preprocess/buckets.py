@@ -12,7 +12,7 @@ from typing import BinaryIO, NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from dataset.store import CONTEXT_SCHEMA, EXAMPLE_SCHEMA
+from dataset.arrow_files import CONTEXT_SCHEMA, EXAMPLE_SCHEMA
 from preprocess.spool import TEXT, Job, iter_segment, spool_path
 from utils.chunking import byte_spans, chunk_spans
 from utils.common_utils import sha256_file

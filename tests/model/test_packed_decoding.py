@@ -6,14 +6,12 @@ import pytest
 import torch
 from transformers import (
     AutoConfig,
+    AutoModelForCausalLM,
     FalconConfig,
-    FalconForCausalLM,
     GPTNeoConfig,
-    GPTNeoForCausalLM,
     MistralConfig,
     MistralForCausalLM,
     MptConfig,
-    MptForCausalLM,
 )
 
 from model import generation
@@ -78,24 +76,23 @@ def test_decoders_with_windows_or_other_kernels_are_not_packed(model):
 
 
 SMALL = {"vocab_size": 300, "hidden_size": 32}
-COUNTS_COLUMNS = [
-    FalconForCausalLM(FalconConfig(**SMALL, num_hidden_layers=2, num_attention_heads=4, alibi=True)),
-    GPTNeoForCausalLM(
-        GPTNeoConfig(**SMALL, num_layers=2, num_heads=4, attention_types=[[["global", "local"], 1]], window_size=8)
-    ),
-    MptForCausalLM(MptConfig(vocab_size=300, d_model=32, n_layers=2, n_heads=4, expansion_ratio=2)),
+COUNT_COLUMNS = [
+    FalconConfig(**SMALL, num_hidden_layers=2, num_attention_heads=4, alibi=True),
+    GPTNeoConfig(**SMALL, num_layers=2, num_heads=4, attention_types=[[["global", "local"], 1]], window_size=8),
+    MptConfig(vocab_size=300, d_model=32, n_layers=2, n_heads=4, expansion_ratio=2),
 ]
 
 
-@pytest.mark.parametrize("causal_lm", COUNTS_COLUMNS, ids=lambda causal_lm: causal_lm.config.model_type)
-def test_decoders_that_count_columns_answer_a_batch_as_single_prompts(model_config, tmp_path, causal_lm):
+@pytest.mark.parametrize("decoder", COUNT_COLUMNS, ids=lambda decoder: decoder.model_type)
+def test_decoders_that_count_columns_answer_a_batch_as_single_prompts(model_config, tmp_path, decoder):
     torch.manual_seed(0)
+    causal_lm = AutoModelForCausalLM.from_config(decoder, attn_implementation="eager")
     for parameter in causal_lm.parameters():
         torch.nn.init.normal_(parameter, std=0.2)
     causal_lm.save_pretrained(tmp_path / "decoder")
     decoder_tokenizer().save_pretrained(tmp_path / "decoder")
     config = dataclasses.replace(model_config, decoder=str(tmp_path / "decoder"), decoder_lora_rank=0)
-    if causal_lm.config.model_type == "mpt":
+    if decoder.model_type == "mpt":
         with pytest.raises(UserError, match=r"does not support .*; set compute.attn_implementation=eager$"):
             build_model(config, attn_implementation="sdpa")
     model = build_model(config, attn_implementation="eager").eval()
