@@ -26,7 +26,11 @@ class StopSignals:
 
     @contextlib.contextmanager
     def caught(self) -> Iterator[None]:
-        """Note signals instead of dying of them; a second one raises KeyboardInterrupt at once."""
+        """Note signals instead of dying of them; a second one raises KeyboardInterrupt at once.
+
+        Where an error ends the block, this process has to say which, while the launcher sends SIGTERM to all as soon as
+        one is gone: from then on it is ignored.
+        """
 
         def note(number: int, _frame: object) -> None:
             if self.signal:
@@ -38,6 +42,10 @@ class StopSignals:
         previous = {number: signal.signal(number, note) for number in (signal.SIGTERM, signal.SIGINT)}
         try:
             yield
+        except BaseException:
+            if self.accelerator.num_processes > 1:
+                previous[signal.SIGTERM] = signal.SIG_IGN
+            raise
         finally:
             for number, handler in previous.items():
                 signal.signal(number, handler)

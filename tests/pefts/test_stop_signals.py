@@ -1,6 +1,8 @@
 """A signal to one process ends all of them after the same step."""
 
+import os
 import signal
+from types import SimpleNamespace
 
 import pytest
 from accelerate import Accelerator
@@ -39,3 +41,17 @@ def test_a_lost_launcher_stops_the_run(stop, monkeypatch):
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "run")
     assert stop.reached_any()
     assert stop.signal == signal.SIGTERM
+
+
+@pytest.mark.parametrize(("processes", "fate"), [(2, "lives"), (1, "ends")])
+def test_a_process_that_ends_by_an_error_outlives_the_launchers_sigterm(processes, fate):
+    """Else it would be gone, with the others, before it has said what happened."""
+    ends = []
+    before = signal.signal(signal.SIGTERM, lambda *_: ends.append("ends"))
+    try:
+        with pytest.raises(RuntimeError), StopSignals(SimpleNamespace(num_processes=processes)).caught():
+            raise RuntimeError("connection closed by peer")
+        os.kill(os.getpid(), signal.SIGTERM)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert (ends or ["lives"]) == [fate]
