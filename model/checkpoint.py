@@ -98,7 +98,7 @@ def load_model(
     verify_manifest(folder)
     device = torch.device(device) if device is not None else default_device()
     compute = compute or ComputeConfig(dtype="float32" if device.type == "cpu" else "auto")
-    model = model_class.from_backbones(config, compute, device)
+    model = model_class.from_backbones(config, compute, device, for_training=False)
     load_weights(model, folder)
     # Exports of earlier versions do not say; the contexts of their checkpoints are refused.
     model.folded_encoder_lora = read_json(folder / CONFIG_FILE).get("folded_encoder_lora", "")

@@ -23,8 +23,8 @@ class ComputeConfig:
     """Number format of the frozen weights and of the products; LoRA, adapter and optimizer stay in float32.
     `auto`: bfloat16 on a GPU or processor with fast bfloat16 products, else float32."""
     attn_implementation: Attention = "auto"
-    """Attention kernel handed to transformers. `auto`: sdpa, but eager for bfloat16 on a processor, where the backward
-    pass of sdpa is slow."""
+    """Attention kernel handed to transformers. `auto`: sdpa, but eager to train in bfloat16 on a processor, where the
+    backward pass of sdpa is slow for rows below some 500 positions; for longer ones name sdpa."""
     fused_lora: bool = True
     """Compute LoRA in fewer operations than PEFT does; the same result but for rounding."""
     encoder_token_budget: int = 16384
@@ -39,7 +39,7 @@ class ComputeConfig:
         if self.encoder_token_budget < 1:
             raise UserError(f"compute.encoder_token_budget={self.encoder_token_budget}: must be at least 1")
 
-    def resolve(self, device: torch.device) -> "ResolvedCompute":
+    def resolve(self, device: torch.device, for_training: bool = True) -> "ResolvedCompute":
         """Decide what `auto` means on a device, and log it."""
         fast_bfloat16 = has_fast_bfloat16(device)
         if self.dtype == "auto":
@@ -48,7 +48,8 @@ class ComputeConfig:
             dtype = getattr(torch, self.dtype)
         attention = self.attn_implementation
         if attention == "auto":
-            attention = "eager" if device.type == "cpu" and dtype == torch.bfloat16 else "sdpa"
+            needs_eager = for_training and device.type == "cpu" and dtype == torch.bfloat16
+            attention = "eager" if needs_eager else "sdpa"
         logger.info(
             "compute: device %s (fast bfloat16: %s), dtype %s%s, attention %s%s",
             device.type,

@@ -81,15 +81,22 @@ class E2LLM(nn.Module):
 
     @classmethod
     def from_backbones(
-        cls, config: E2LLMConfig, compute: ComputeConfig | None = None, device: torch.device | None = None
+        cls,
+        config: E2LLMConfig,
+        compute: ComputeConfig | None = None,
+        device: torch.device | None = None,
+        for_training: bool = True,
     ) -> "E2LLM":
         """Build a model from its pretrained backbones: LoRA at zero, the adapter at its start.
+
+        Args:
+            for_training: whether gradients are to be computed, which decides what `compute` leaves to it.
 
         Raises:
             UserError: a backbone is not found, or the config does not fit it.
         """
         compute = compute or ComputeConfig()
-        resolved = compute.resolve(device or default_device())
+        resolved = compute.resolve(device or default_device(), for_training)
         options = {"dtype": resolved.dtype, "attn_implementation": resolved.attn_implementation}
         options["trust_remote_code"] = config.trust_remote_code
         encoder = load_encoder(config.encoder, **options)

@@ -8,6 +8,7 @@ import torch
 from transformers import AutoModel, AutoModelForCausalLM
 
 from model.checkpoint import load_weights, save_model, verify_manifest, write_manifest
+from model.compute import ComputeConfig
 from model.pro_model import E2LLM
 from tests.conftest import build_model, corpus, save_backbones
 from tests.model.test_pro_model import batch_of, make_units
@@ -35,6 +36,21 @@ def test_save_and_load_give_the_same_logits(model, saved):
     assert loaded.config == model.config
     fresh = build_model(model.config, seed=7).eval()
     assert loss_of(fresh) != pytest.approx(loss_of(model), rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "to_train", "to_answer"), [("bfloat16", "eager", "sdpa"), ("float32", "sdpa", "sdpa")]
+)
+def test_attention_is_chosen_by_what_the_model_is_for(saved, model, dtype, to_train, to_answer):
+    """In bfloat16 on a processor the backward pass wants eager attention, and a long context anything but that."""
+    compute, device = ComputeConfig(dtype=dtype), torch.device("cpu")
+    answering = E2LLM.from_pretrained(saved, compute, device)
+    training = E2LLM.from_backbones(model.config, compute, device)
+    for built, attention in ((answering, to_answer), (training, to_train)):
+        assert built.resolved_compute.attn_implementation == attention
+        assert built.causal_lm.config._attn_implementation == attention
+    named = ComputeConfig(dtype=dtype, attn_implementation="eager")
+    assert E2LLM.from_pretrained(saved, named, device).resolved_compute.attn_implementation == "eager"
 
 
 def test_only_trained_weights_are_saved(saved):
