@@ -152,14 +152,15 @@ def test_the_variants_of_the_demo_fit_its_training(tmp_path, backbones, store, v
     spec = read_json(ROOT / "configs/ablations.json")
     base = shorten(apply_overrides(read_json(ROOT / spec["train_config"]), spec["train"], "train"), spec["num_steps"])
     tiny = train_options(tmp_path / "run", backbones, store, validation_store)
-    # Documents of the demo may have any number of lines; the tiny ones have up to four.
-    tiny_data = tiny["data"] | {"stages": [stage | {"min_context_chunks": 1} for stage in base["data"]["stages"]]}
+    tiny_data = tiny["data"] | {"stages": base["data"]["stages"]}
     places = {key: tiny["model"][key] for key in ("encoder", "decoder", "chunk_size")}
     names = list(spec["variants"])
     assert len(names) > 20
     for name in names:
         variant = spec["variants"][name].get("train", {})
         config = apply_overrides(base | {"data": base["data"] | tiny_data}, variant, name)
+        # Documents of the demo may have any number of lines; the tiny ones have up to four.
+        config["data"]["stages"] = [stage | {"min_context_chunks": 1} for stage in config["data"]["stages"]]
         # What is chunked otherwise needs stores of its own, which the sweep makes.
         chunking = {"chunk_size": 40, "chunk_overlap": 0}
         small = {"adapter_width": 48, "adapter_feed_forward": 64}
